@@ -1,0 +1,48 @@
+import type { SpiffeId } from '#spiffe/spiffe-id.ts'
+
+/** An X.509-SVID as handed out. */
+export interface IssuedX509Svid {
+  readonly spiffeId: SpiffeId
+  /** DER, leaf first; the root is never among them. */
+  readonly certificates: readonly Uint8Array[]
+  /** Of the leaf, decimal. */
+  readonly serialNumber: string
+  readonly expiresAtSeconds: number
+}
+
+/** A JWT-SVID as handed out. */
+export interface IssuedJwtSvid {
+  readonly spiffeId: SpiffeId
+  /** JWS compact serialization. */
+  readonly token: string
+  readonly issuedAtSeconds: number
+  readonly expiresAtSeconds: number
+}
+
+export interface X509SvidRequest {
+  readonly spiffeId: SpiffeId
+  /** SubjectPublicKeyInfo, DER; the caller has checked that the requester holds the private key. */
+  readonly publicKey: Uint8Array
+  readonly dnsNames?: readonly string[]
+  /** Zero: the default. Never past the issuing authority's end. */
+  readonly ttlSeconds: number
+}
+
+export interface JwtSvidRequest {
+  readonly spiffeId: SpiffeId
+  /** At least one. */
+  readonly audience: readonly string[]
+  /** Zero: the default. Never past the signing key's end. */
+  readonly ttlSeconds: number
+  readonly includeJti: boolean
+}
+
+/**
+ * Issues with whatever authority is active now. It decides nothing about who may have what: callers do.
+ * Both calls throw AssayError `unavailable` within 50 ms when no key can sign, and `invalid-argument` for a
+ * request that no SVID may be made of.
+ */
+export interface CertificateAuthority {
+  issueX509Svid(request: X509SvidRequest): Promise<IssuedX509Svid>
+  issueJwtSvid(request: JwtSvidRequest): Promise<IssuedJwtSvid>
+}

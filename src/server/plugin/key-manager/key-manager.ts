@@ -1,0 +1,57 @@
+import type { KeyObject } from 'node:crypto'
+
+/** The kinds of signing key there are, by SPIRE's names. */
+export type KeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096'
+
+/**
+ * A signing key whose private half stays where it was made.
+ *
+ * Every key signs with one scheme, given by its type: ECDSA with SHA-256 (P-256) or SHA-384 (P-384),
+ * RSASSA-PKCS1-v1_5 with SHA-256 (RSA). As JWS algorithms: ES256, ES384, RS256.
+ */
+export interface SigningKey {
+  /** The name it was generated under. */
+  readonly id: string
+  readonly type: KeyType
+  readonly publicKey: KeyObject
+  /**
+   * Hashes and signs `message`, and has verified the signature with {@link publicKey} before it returns.
+   * ECDSA signatures are `r ‖ s`, each padded to the field size (as JWS wants it, RFC 7518 §3.4).
+   *
+   * @throws AssayError `unavailable` when the key cannot be used now; the caller may try again later.
+   */
+  sign(message: Uint8Array): Promise<Uint8Array>
+}
+
+/** Whether signing works, in one word, and why not. */
+export interface KeyManagerStatus {
+  /** `refused`: the PIN was wrong; nothing is tried again until an operator says so. */
+  readonly state: 'ok' | 'degraded' | 'down' | 'refused'
+  /** For people. Empty when `ok`. */
+  readonly detail: string
+  /** Where the keys are: `memory`, `disk /path`, `pkcs11 token "assay" serial 1234…`. */
+  readonly where: string
+}
+
+/**
+ * Makes and holds signing keys. Keys survive a restart, except with `memory`. Implementations pass
+ * `test/contract/key-manager.ts`.
+ */
+export interface KeyManager extends AsyncDisposable {
+  /**
+   * Makes a key under a new name, durably before it returns.
+   *
+   * @throws AssayError `already-exists` when there is a key of that name: it is never replaced.
+   * @throws AssayError `unavailable` when no key can be made now.
+   */
+  generateKey(id: string, type: KeyType): Promise<SigningKey>
+  /** The key of that name, or undefined. Never talks to a device: keys are known since the start. */
+  key(id: string): SigningKey | undefined
+  /** Every key that is ours, by name. */
+  keys(): readonly SigningKey[]
+  /** Destroys a key for ever. A name that is not there is not an error. */
+  destroyKey(id: string): Promise<void>
+  status(): KeyManagerStatus
+  /** Calls back at each change of {@link status}. */
+  onStatus(listener: (status: KeyManagerStatus) => void): Disposable
+}

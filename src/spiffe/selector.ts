@@ -1,0 +1,33 @@
+/**
+ * One attested fact about a node or a workload, in its text form `type:value`: `unix:uid:1000`. The type has
+ * no colon, so the form is unambiguous. Only {@link parseSelector} and {@link selector} make one.
+ */
+export type Selector = string & { readonly [selectorBrand]: true }
+declare const selectorBrand: unique symbol
+
+/** @throws SyntaxError unless both parts are present and the type holds no colon. */
+export function selector(type: string, value: string): Selector {
+  if (type === '' || value === '' || type.includes(':')) {
+    throw new SyntaxError(
+      `invalid selector ${JSON.stringify(`${type}:${value}`)}: it must be type:value, and the type has no colon`,
+    )
+  }
+  return `${type}:${value}` as Selector
+}
+
+/** @throws SyntaxError when `text` is not `type:value`. */
+export function parseSelector(text: string): Selector {
+  const colon = text.indexOf(':')
+  return selector(text.slice(0, Math.max(colon, 0)), text.slice(colon + 1))
+}
+
+/** The part before the first colon. */
+export const selectorType = (of: Selector): string => of.slice(0, of.indexOf(':'))
+
+/** The part after the first colon. */
+export const selectorValue = (of: Selector): string => of.slice(of.indexOf(':') + 1)
+
+/** Sorted and without repetition: the one form in which selector sets are stored and compared. */
+export function selectorSet(selectors: Iterable<Selector>): readonly Selector[] {
+  return [...new Set(selectors)].sort()
+}
