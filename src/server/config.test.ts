@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { ConfigError } from '#config/config-error.ts'
+import { parseConfig } from '#config/parse-config.ts'
+import { configWarnings, type ServerConfig, serverConfigSchema } from './config.ts'
+
+const parse = (text: string): ServerConfig =>
+  parseConfig(serverConfigSchema, text, { file: '/etc/assay/server.yaml' })
+
+const least = 'trust_domain: example.org\ndata_dir: /var/lib/assay/server\n'
+
+test('serverConfigSchema fills in the defaults, those that follow from other keys included', () => {
+  const config = parse(`${least}key_manager: { disk: {} }\n`)
+  assert.equal(config.bind_port, 8081)
+  assert.equal(config.ca_ttl, 86_400)
+  assert.equal(config.agent_ttl, 3600)
+  assert.equal(config.jwt_key_type, 'ec-p256')
+  assert.deepEqual(config.datastore, {
+    kind: 'sqlite',
+    path: '/var/lib/assay/server/datastore.sqlite3',
+  })
+  assert.deepEqual(config.key_manager, { kind: 'disk', path: '/var/lib/assay/server/keys' })
+  assert.deepEqual(config.ratelimit, { attestation: true, signing: true })
+  assert.equal(config.health_checks, undefined)
+})
+
+test('serverConfigSchema reads every key of a full configuration', () => {
+  const config = parse(`
+trust_domain: example.org
+data_dir: data
+bind_address: 127.0.0.1
+bind_port: 8081
+socket_path: /run/assay/server.sock
+ca_ttl: 24h
+default_x509_svid_ttl: 1h
+default_jwt_svid_ttl: 5m
+datastore: { sqlite: { path: /var/lib/assay/server/datastore.sqlite3 } }
+key_manager: { pkcs11: { module: /usr/lib/softhsm/libsofthsm2.so, token_label: assay, pin_file: hsm-pin } }
+node_attestors:
+  tpm: { endorsement_ca: tpm-ca/, allow: inventory }
+  join_token: {}
+ratelimit: { attestation: true, signing: false }
+health_checks: { bind_address: 127.0.0.1, bind_port: 8082 }
+telemetry: { prometheus: { bind_address: 127.0.0.1, port: 9988 } }
+log_level: info
+admin_ids: [ 'spiffe://example.org/ops' ]
+`)
+  assert.equal(config.data_dir, '/etc/assay/data')
+  assert.deepEqual(config.key_manager, {
+    kind: 'pkcs11',
+    module: '/usr/lib/softhsm/libsofthsm2.so',
+    token_label: 'assay',
+    pin_file: '/etc/assay/hsm-pin',
+  })
+  assert.equal(config.node_attestors.tpm?.endorsement_ca, '/etc/assay/tpm-ca')
+  assert.equal(config.ratelimit.signing, false)
+})
+
+test('serverConfigSchema names every mistake with its place', () => {
+  assert.throws(
+    () => parse('trust_domain: Example.org\nbind_prot: 1\nca_ttl: 1d\nkey_manager: {}\n'),
+    (error: unknown) => {
+      assert.ok(error instanceof ConfigError)
+      assert.deepEqual(error.problems.map(({ line, key }) => `${line} ${key}`).sort(), [
+        '1 data_dir',
+        '1 trust_domain',
+        '2 bind_prot',
+        '3 ca_ttl',
+        '4 key_manager',
+      ])
+      return true
+    },
+  )
+})
+
+test('serverConfigSchema has no default key manager', () => {
+  assert.throws(() => parse(least), /key_manager: is missing/)
+})
+
+test('configWarnings() speaks of keys outside an HSM, of long lifetimes and of foreign admins', () => {
+  const warnings = configWarnings(
+    parse(
+      `${least}ca_ttl: 1h\nkey_manager: { memory: {} }\nadmin_ids: ['spiffe://other.org/ops']\n`,
+    ),
+  )
+  for (const part of ['memory', 'default_x509_svid_ttl', 'agent_ttl', 'no node', 'other.org']) {
+    assert.ok(
+      warnings.some((warning) => warning.includes(part)),
+      `no warning about ${part}`,
+    )
+  }
+  const safe = `${least}key_manager: { pkcs11: { module: /m, token_label: t, pin_file: /p } }\nnode_attestors: { join_token: {} }\n`
+  assert.deepEqual(configWarnings(parse(safe)), [])
+})

@@ -1,0 +1,209 @@
+import { join } from 'node:path'
+import { list, object, oneOf } from '#config/containers.ts'
+import { boolean, choice, duration, integer, path, port, text } from '#config/fields.ts'
+import type { Value } from '#config/schema.ts'
+import { parseSpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+
+const keyType = () => choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096')
+const ip = () =>
+  text({ maxBytes: 255 }).describe('An IP address; `0.0.0.0` or `::` for every interface.')
+
+const keyManagerSchema = oneOf({
+  pkcs11: object({
+    module: path().describe(
+      'The PKCS#11 library of the HSM, such as /usr/lib/softhsm/libsofthsm2.so.',
+    ),
+    token_label: text({ maxBytes: 32 }).describe('The label of the token that holds the keys.'),
+    pin_file: path().describe(
+      'A file with the PIN of the token’s user, readable by nobody else. It is tried once and never again until an operator says so, because tokens lock themselves.',
+    ),
+  }),
+  disk: object({
+    path: path()
+      .optional()
+      .describe(
+        'A directory for the keys. Default: `keys` in data_dir. Whoever can read it is you.',
+      ),
+  }),
+  memory: object({}),
+}).describe('Where signing keys are. Use pkcs11; disk is for trying things out, memory for tests.')
+
+const nodeAttestorsSchema = object({
+  tpm: object({
+    endorsement_ca: path().describe(
+      'PEM certificates, a file or a directory of them, of the TPM makers that are trusted.',
+    ),
+    allow: choice('inventory', 'any')
+      .default('inventory')
+      .describe(
+        'Which TPMs may join: `inventory`, those an operator has allowed (`assay inventory`); `any`, every TPM of the trusted makers.',
+      ),
+  })
+    .optional()
+    .describe('Nodes prove the TPM 2.0 they have.'),
+  join_token: object({}).optional().describe('Nodes show a one-time token (`assay token create`).'),
+})
+  .default({})
+  .describe('How nodes prove themselves. Without any, no node can join.')
+
+/** The keys of server.yaml, by SPIRE's names wherever the meaning is SPIRE's. */
+export const serverConfigSchema = object({
+  trust_domain: text({ maxBytes: 255 })
+    .as(parseTrustDomain)
+    .describe('The trust domain this server issues for, such as example.org.'),
+  data_dir: path().describe('What the server keeps. Made when it is not there, with mode 0700.'),
+  bind_address: ip().default('0.0.0.0').describe('Where agents reach the server: an IP address.'),
+  bind_port: port({ ephemeral: true }).default(8081).describe('The TCP port for agents.'),
+  socket_path: path()
+    .default('/run/assay/server.sock')
+    .describe(
+      'The Unix socket of the administration API. Its directory is made with mode 0750 and the socket has 0770: who may open it administers the trust domain.',
+    ),
+  ca_ttl: duration({ min: '5m', max: '87600h' })
+    .default('24h')
+    .describe('Lifetime of the X.509 authority and of JWT signing keys.'),
+  ca_key_type: keyType()
+    .default('ec-p256')
+    .describe('Key type of the X.509 authority and of the server’s own SVID.'),
+  jwt_key_type: keyType()
+    .optional()
+    .describe('Key type of JWT signing keys. Default: that of ca_key_type.'),
+  ca_subject: object({
+    country: list(text({ maxBytes: 2 })).default(['US']),
+    organization: list(text({ maxBytes: 64 })).default(['SPIFFE']),
+    common_name: text({ maxBytes: 64 }).optional(),
+  })
+    .default({})
+    .describe('The subject of the X.509 authority’s certificate.'),
+  jwt_issuer: text({ maxBytes: 2048 })
+    .optional()
+    .describe('The `iss` claim of JWT-SVIDs. Without it they carry none.'),
+  default_x509_svid_ttl: duration({ min: '10s' })
+    .default('1h')
+    .describe('Lifetime of X.509-SVIDs whose entry says nothing.'),
+  default_jwt_svid_ttl: duration({ min: '10s' })
+    .default('5m')
+    .describe('Lifetime of JWT-SVIDs whose entry says nothing.'),
+  agent_ttl: duration({ min: '10s' })
+    .optional()
+    .describe('Lifetime of agents’ SVIDs. Default: default_x509_svid_ttl.'),
+  admin_ids: list(text({ maxBytes: 2048 }).as(parseSpiffeId))
+    .default([])
+    .describe(
+      'SPIFFE IDs that may administer over TLS without an entry. One of another trust domain needs that domain’s bundle here.',
+    ),
+  datastore: oneOf({
+    sqlite: object({
+      path: path().optional().describe('Default: `datastore.sqlite3` in data_dir.'),
+    }),
+  })
+    .default({ sqlite: {} })
+    .describe('Where entries, nodes and bundles are kept.'),
+  key_manager: keyManagerSchema,
+  node_attestors: nodeAttestorsSchema,
+  ratelimit: object({
+    attestation: boolean()
+      .default(true)
+      .describe('One attestation per second and source address; more have to wait.'),
+    signing: boolean()
+      .default(true)
+      .describe('500 signatures of each kind per second and source address; more have to wait.'),
+  })
+    .default({})
+    .describe('Limits on what one address may ask for over TCP.'),
+  prune_attested_nodes_expired_for: duration({ min: '1m' })
+    .optional()
+    .describe(
+      'Forget nodes whose SVID expired this long ago and that can attest again. Default: never.',
+    ),
+  health_checks: object({
+    bind_address: ip().default('127.0.0.1'),
+    bind_port: port({ ephemeral: true }).default(8082),
+    live_path: text({ maxBytes: 255 }).default('/live'),
+    ready_path: text({ maxBytes: 255 }).default('/ready'),
+  })
+    .optional()
+    .describe('HTTP endpoints for liveness and readiness. Default: none.'),
+  telemetry: object({
+    prometheus: object({
+      bind_address: ip().default('127.0.0.1'),
+      port: port({ ephemeral: true }).default(9988),
+    })
+      .optional()
+      .describe('Metrics for Prometheus, at /metrics.'),
+  })
+    .default({})
+    .describe('Metrics. Default: none are served.'),
+  log_level: choice('trace', 'debug', 'info', 'warn', 'error')
+    .default('info')
+    .describe('The least severe level that is logged. SIGHUP reads it again.'),
+  log_format: choice('json', 'text').default('text').describe('For programs or for people.'),
+  audit_log_enabled: boolean()
+    .default(true)
+    .describe('One record of each call that changes, issues or refuses something.'),
+  max_connections: integer({ min: 1, max: 1_000_000 })
+    .default(20_000)
+    .describe('The most TLS connections that are open at once.'),
+}).as(resolveConfig)
+
+/** What server.yaml says, checked, with every default filled in. Durations are in seconds, paths absolute. */
+export type ServerConfig = Value<typeof serverConfigSchema>
+
+interface Written {
+  readonly data_dir: string
+  readonly default_x509_svid_ttl: number
+  readonly ca_key_type: Value<ReturnType<typeof keyType>>
+  readonly agent_ttl: number | undefined
+  readonly jwt_key_type: Value<ReturnType<typeof keyType>> | undefined
+  readonly datastore: { readonly kind: 'sqlite'; readonly path: string | undefined }
+  readonly key_manager: Value<typeof keyManagerSchema>
+}
+
+/** Fills in the defaults that follow from other keys. */
+function resolveConfig<W extends Written>(written: W) {
+  const { data_dir, datastore, key_manager } = written
+  return {
+    ...written,
+    agent_ttl: written.agent_ttl ?? written.default_x509_svid_ttl,
+    jwt_key_type: written.jwt_key_type ?? written.ca_key_type,
+    datastore: { ...datastore, path: datastore.path ?? join(data_dir, 'datastore.sqlite3') },
+    key_manager:
+      key_manager.kind === 'disk'
+        ? { kind: 'disk' as const, path: key_manager.path ?? join(data_dir, 'keys') }
+        : key_manager,
+  }
+}
+
+/** What is allowed but probably not meant, for the log of every start. One sentence each. */
+export function configWarnings(config: ServerConfig): readonly string[] {
+  const warnings: string[] = []
+  if (config.key_manager.kind === 'memory') {
+    warnings.push(
+      'signing keys are held in memory: a restart makes a new trust anchor that nobody has; use key_manager.pkcs11',
+    )
+  }
+  if (config.key_manager.kind === 'disk') {
+    warnings.push(
+      `signing keys are files in ${config.key_manager.path}, and no HSM protects them; use key_manager.pkcs11`,
+    )
+  }
+  // An authority is replaced when a sixth of its life, at most seven days, is left.
+  const longestTtl = Math.min(config.ca_ttl / 6, 7 * 86_400)
+  for (const key of ['default_x509_svid_ttl', 'default_jwt_svid_ttl', 'agent_ttl'] as const) {
+    if (config[key] > longestTtl) {
+      warnings.push(
+        `${key} is more than a sixth of ca_ttl (or seven days), so SVIDs may be cut short; ca_ttl should be at least ${Math.ceil((config[key] * 6) / 3600)}h`,
+      )
+    }
+  }
+  if (Object.values(config.node_attestors).every((attestor) => attestor === undefined)) {
+    warnings.push('node_attestors names none, so no node can join')
+  }
+  for (const id of config.admin_ids) {
+    if (trustDomainOf(id) !== config.trust_domain) {
+      warnings.push(`admin_ids grants administration to another trust domain: ${id}`)
+    }
+  }
+  return warnings
+}
