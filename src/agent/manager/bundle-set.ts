@@ -1,0 +1,107 @@
+import { equalBytes } from '#base/bytes.ts'
+import { parseCertificate, subjectKeyId } from '#pki/certificate.ts'
+import { verifyChain } from '#pki/chain.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { AuthorityTrust } from './x509-svid-cache.ts'
+
+/** The own bundle and those that the agent's entries federate with. */
+export class BundleSet {
+  #own: Bundle | undefined
+  #trust: ReadonlyMap<string, AuthorityTrust> = new Map()
+  readonly #federated = new Map<TrustDomain, Bundle>()
+
+  get own(): Bundle | undefined {
+    return this.#own
+  }
+
+  get federated(): ReadonlyMap<TrustDomain, Bundle> {
+    return this.#federated
+  }
+
+  /** @returns whether its content differs from what was held. */
+  setOwn(bundle: Bundle): boolean {
+    if (this.#own !== undefined && isSameBundle(this.#own, bundle)) return false
+    this.#own = bundle
+    this.#trust = new Map(
+      bundle.x509Authorities.map(({ certificate, tainted }) => [
+        authorityIdOf(certificate),
+        tainted ? 'tainted' : 'trusted',
+      ]),
+    )
+    return true
+  }
+
+  /** @returns whether its content differs from what was held. */
+  setFederated(bundle: Bundle): boolean {
+    const held = this.#federated.get(bundle.trustDomain)
+    if (held !== undefined && isSameBundle(held, bundle)) return false
+    this.#federated.set(bundle.trustDomain, bundle)
+    return true
+  }
+
+  /** @returns whether it was held. */
+  deleteFederated(trustDomain: TrustDomain): boolean {
+    return this.#federated.delete(trustDomain)
+  }
+
+  /** What the own bundle says of an authority, by the id that {@link issuerIdOf} gave. */
+  trustOf(authorityId: string): AuthorityTrust {
+    return this.#trust.get(authorityId) ?? 'unknown'
+  }
+
+  /**
+   * The authority of the own bundle that `chain` (DER, leaf first) ends at. A chain that does not say is verified
+   * to find it, at Unix time `nowSeconds`.
+   *
+   * @throws AssayError when it ends at none.
+   */
+  issuerIdOf(chain: readonly Uint8Array[], nowSeconds: number): string {
+    const certificates = chain.map((der) => parseCertificate(der))
+    const [leaf, ...intermediates] = certificates
+    const named = certificates.at(-1)?.authorityKeyId
+    if (named !== undefined) return named.toHex()
+    if (leaf === undefined) throw new SyntaxError('invalid X.509-SVID: it holds no certificate')
+    const roots = (this.#own?.x509Authorities ?? []).map((a) => parseCertificate(a.certificate))
+    const path = verifyChain({ leaf, intermediates, roots, nowSeconds })
+    return authorityIdOf(path.at(-1)?.raw ?? leaf.raw)
+  }
+
+  clear(): void {
+    this.#own = undefined
+    this.#trust = new Map()
+    this.#federated.clear()
+  }
+}
+
+/** Hex of the subject key identifier, as the server's local authority service names it. */
+function authorityIdOf(certificate: Uint8Array): string {
+  const { subjectKeyId: named, publicKey } = parseCertificate(certificate)
+  return (named ?? subjectKeyId(publicKey)).toHex()
+}
+
+function isSameBundle(a: Bundle, b: Bundle): boolean {
+  return (
+    a.sequenceNumber === b.sequenceNumber &&
+    a.refreshHintSeconds === b.refreshHintSeconds &&
+    a.x509Authorities.length === b.x509Authorities.length &&
+    a.jwtAuthorities.length === b.jwtAuthorities.length &&
+    a.x509Authorities.every((held, i) => {
+      const other = b.x509Authorities[i]
+      return (
+        other !== undefined &&
+        held.tainted === other.tainted &&
+        equalBytes(held.certificate, other.certificate)
+      )
+    }) &&
+    a.jwtAuthorities.every((held, i) => {
+      const other = b.jwtAuthorities[i]
+      return (
+        other !== undefined &&
+        held.tainted === other.tainted &&
+        held.keyId === other.keyId &&
+        equalBytes(held.publicKey, other.publicKey)
+      )
+    })
+  )
+}

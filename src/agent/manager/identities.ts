@@ -1,0 +1,270 @@
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { Random } from '#base/random.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
+import type { Selector } from '#spiffe/selector.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { type AgentEntry, isSameRevision } from './agent-entry.ts'
+import { BundleSet } from './bundle-set.ts'
+import { type Entitlement, Entitlements } from './entitlements.ts'
+import { withUniqueHints } from './hints.ts'
+import { type JwtSvid, JwtSvidCache } from './jwt-svid-cache.ts'
+import type { Update } from './update.ts'
+import { type X509Signer, type X509Svid, X509SvidCache } from './x509-svid-cache.ts'
+
+/** What the server does for identities. */
+export interface Issuer {
+  readonly x509Signer: X509Signer
+  issueJwtSvid(
+    request: { readonly entryId: string; readonly audience: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<JwtSvid>
+  /** The own trust domain's bundle as it is now. */
+  fetchBundle(signal: AbortSignal): Promise<Bundle>
+}
+
+/** An identity as it is given to a workload. */
+export interface HeldIdentity {
+  readonly entry: AgentEntry
+  readonly svid: X509Svid
+}
+
+/** What there is to give to the holder of an entitlement. */
+export type X509View =
+  /** No entry matches. */
+  | { readonly state: 'none' }
+  /** Nothing can be given yet, but soon. */
+  | { readonly state: 'pending' }
+  /** Nothing can be given, and who knows when. */
+  | { readonly state: 'unavailable'; readonly error: AssayError }
+  | {
+      readonly state: 'ready'
+      /** In the order of entry ids; at least one, none expired, each of an authority in `bundle`. */
+      readonly identities: readonly HeldIdentity[]
+      readonly bundle: Bundle
+      readonly federated: readonly Bundle[]
+    }
+
+export interface IdentitiesOptions {
+  readonly issuer: Issuer
+  readonly x509SvidCacheMaxSize: number
+  readonly jwtSvidCacheMaxSize: number
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+}
+
+/** Everything the agent serves: the entries, the bundles and the SVIDs, kept as the server last told. */
+export class Identities {
+  readonly #issuer: Issuer
+  readonly #bundles = new BundleSet()
+  readonly #entitlements = new Entitlements()
+  readonly #x509: X509SvidCache
+  readonly #jwt: JwtSvidCache
+  #isSynchronized = false
+  #revision = 0n
+
+  constructor({ issuer, clock, random, log, ...options }: IdentitiesOptions) {
+    this.#issuer = issuer
+    this.#x509 = new X509SvidCache({
+      signer: issuer.x509Signer,
+      trustOf: (id) => this.#bundles.trustOf(id),
+      refreshBundle: (signal) => this.#refreshBundle(signal),
+      onChanged: (ids) => this.#entitlements.touchEntries(ids),
+      isInUse: (id) => this.#entitlements.isInUse(id),
+      maxSize: options.x509SvidCacheMaxSize,
+      clock,
+      random,
+      log,
+    })
+    this.#jwt = new JwtSvidCache({
+      issue: (request, signal) => issuer.issueJwtSvid(request, signal),
+      maxSize: options.jwtSvidCacheMaxSize,
+      clock,
+      random,
+      log,
+    })
+  }
+
+  /** Whether the server has ever told the whole state. */
+  get isSynchronized(): boolean {
+    return this.#isSynchronized
+  }
+
+  /** The server's, of the last update. */
+  get revision(): bigint {
+    return this.#revision
+  }
+
+  get bundles(): BundleSet {
+    return this.#bundles
+  }
+
+  get entries(): Iterable<AgentEntry> {
+    return this.#entitlements.entries
+  }
+
+  get counts(): {
+    readonly entries: number
+    readonly x509Svids: number
+    readonly jwtSvids: number
+  } {
+    return {
+      entries: this.#entitlements.size,
+      x509Svids: this.#x509.size,
+      jwtSvids: this.#jwt.size,
+    }
+  }
+
+  /** What share of the held entries a complete update would take away, 0 to 1. */
+  lossOf(update: Update): number {
+    const held = this.#entitlements.size
+    if (!update.complete || held === 0) return 0
+    const kept = update.entries.filter((e) => this.#entitlements.entry(e.id) !== undefined).length
+    return (held - kept) / held
+  }
+
+  /** Takes an update over as a whole: a workload sees all of it or nothing. */
+  apply(update: Update): void {
+    const ownChanged = update.bundle !== undefined && this.#bundles.setOwn(update.bundle)
+    const federatedChanged = this.#applyFederated(update)
+    const changed = update.entries.filter((entry) => {
+      const held = this.#entitlements.entry(entry.id)
+      return held === undefined || !isSameRevision(held, entry)
+    })
+    const removedIds = new Set(update.removedEntryIds)
+    if (update.complete) {
+      const named = new Set(update.entries.map((entry) => entry.id))
+      for (const { id } of this.#entitlements.entries) if (!named.has(id)) removedIds.add(id)
+    }
+    for (const id of removedIds) this.#x509.deleteEntry(id)
+    for (const entry of changed) if (!entry.storeSvid) this.#x509.setEntry(entry)
+    if (ownChanged) this.#x509.authoritiesChanged()
+    if (ownChanged || removedIds.size > 0) this.#pruneTokens(removedIds)
+
+    const wasSynchronized = this.#isSynchronized
+    this.#isSynchronized ||= update.complete && this.#bundles.own !== undefined
+    if (update.revision !== 0n) this.#revision = update.revision
+
+    this.#entitlements.applyEntries({ changed, removedIds })
+    if (ownChanged || wasSynchronized !== this.#isSynchronized) this.#entitlements.touchAll()
+    else if (federatedChanged.size > 0) this.#entitlements.touchFederated(federatedChanged)
+  }
+
+  /** Forgets everything: no identity is given out from now on. */
+  clear(): void {
+    this.#isSynchronized = false
+    this.#x509.clear()
+    this.#jwt.clear()
+    this.#bundles.clear()
+    const removedIds = [...this.#entitlements.entries].map((entry) => entry.id)
+    this.#entitlements.applyEntries({ changed: [], removedIds })
+    this.#entitlements.touchAll()
+  }
+
+  /** What the holder of `selectors` (sorted, without repetition) is entitled to, now and as it changes. */
+  entitlementOf(selectors: readonly Selector[]): Entitlement {
+    return this.#entitlements.of(selectors)
+  }
+
+  /** Has what is missing signed, and waits until nothing is pending. */
+  async settled(entitlement: Entitlement, signal: AbortSignal): Promise<void> {
+    const ids = entitlement.entries.map((entry) => entry.id)
+    this.#x509.want(ids)
+    await this.#x509.settled(ids, signal)
+  }
+
+  x509View(entitlement: Entitlement): X509View {
+    const { own } = this.#bundles
+    if (entitlement.entries.length === 0) return { state: 'none' }
+    if (own === undefined) return { state: 'pending' }
+    const identities: HeldIdentity[] = []
+    let error: AssayError | undefined
+    for (const entry of withUniqueHints(entitlement.entries)) {
+      const held = this.#x509.stateOf(entry.id)
+      if (held.state === 'held') identities.push({ entry, svid: held.svid })
+      else if (held.state === 'refused' || held.state === 'unavailable') error ??= held.error
+    }
+    if (identities.length > 0) {
+      return {
+        state: 'ready',
+        identities,
+        bundle: own,
+        federated: this.federatedOf(identities.map(({ entry }) => entry)),
+      }
+    }
+    return error === undefined ? { state: 'pending' } : { state: 'unavailable', error }
+  }
+
+  /** When the X.509-SVID of an entry expires, Unix time in seconds; zero: none is held. */
+  x509SvidExpiryOf(entryId: string): number {
+    const held = this.#x509.stateOf(entryId)
+    return held.state === 'held' ? Math.trunc(held.svid.expiresAtMs / 1000) : 0
+  }
+
+  /** The federated bundles that `entries` ask for and the agent has, by trust domain. */
+  federatedOf(entries: readonly AgentEntry[]): readonly Bundle[] {
+    const names = new Set(entries.flatMap((entry) => entry.federatesWith))
+    return [...names].sort().flatMap((name) => this.#bundles.federated.get(name) ?? [])
+  }
+
+  /** A JWT-SVID of `entry`. @throws AssayError `unavailable` when there is none to be had. */
+  async jwtSvid(
+    entry: AgentEntry,
+    audience: readonly string[],
+    signal: AbortSignal,
+  ): Promise<JwtSvid> {
+    try {
+      return await this.#jwt.get(entry, audience, signal)
+    } catch (cause) {
+      signal.throwIfAborted()
+      throw new AssayError('unavailable', `cannot fetch a JWT-SVID for ${entry.spiffeId}`, {
+        cause,
+        reason: 'jwt-svid-unavailable',
+      })
+    }
+  }
+
+  /** The server is back: what waits for another attempt is tried at once. */
+  retryNow(): void {
+    this.#x509.retryNow()
+  }
+
+  run(signal: AbortSignal): Promise<void> {
+    return this.#x509.run(signal)
+  }
+
+  #applyFederated(update: Update): ReadonlySet<TrustDomain> {
+    const changed = new Set<TrustDomain>()
+    const removed = new Set(update.removedFederated)
+    if (update.complete) {
+      const named = new Set(update.federatedBundles.map((bundle) => bundle.trustDomain))
+      for (const name of this.#bundles.federated.keys()) if (!named.has(name)) removed.add(name)
+    }
+    for (const name of removed) if (this.#bundles.deleteFederated(name)) changed.add(name)
+    for (const bundle of update.federatedBundles) {
+      if (this.#bundles.setFederated(bundle)) changed.add(bundle.trustDomain)
+    }
+    return changed
+  }
+
+  /** Tokens live on in no cache once their key is tainted or revoked, or their entry gone. */
+  #pruneTokens(removedIds: ReadonlySet<string>): void {
+    const sound = new Set(
+      this.#bundles.own?.jwtAuthorities.filter((a) => !a.tainted).map((a) => a.keyId),
+    )
+    this.#jwt.prune({
+      isTainted: (keyId) => !sound.has(keyId),
+      isGone: (entryId) => removedIds.has(entryId),
+    })
+  }
+
+  async #refreshBundle(signal: AbortSignal): Promise<void> {
+    const bundle = await this.#issuer.fetchBundle(signal)
+    if (!this.#bundles.setOwn(bundle)) return
+    this.#x509.authoritiesChanged()
+    this.#pruneTokens(new Set())
+    this.#entitlements.touchAll()
+  }
+}
