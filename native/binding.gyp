@@ -10,6 +10,11 @@
       "target_name": "assay_tpm",
       "sources": ["tss2/transport.cc"],
       "libraries": ["<!@(pkg-config --libs tss2-tctildr tss2-rc)"]
+    },
+    {
+      "target_name": "assay_host",
+      "sources": ["host/host.c"],
+      "cflags_c": ["-std=gnu11", "-Wall", "-Wextra"]
     }
   ]
 }

@@ -1,0 +1,159 @@
+// What a SPIFFE agent asks of Linux and Node has no call for: who is at the other end of a socket, whether that
+// very process is still there, and how to tell systemd. Every function takes and returns plain numbers; those
+// that fail throw an Error whose `code` is the errno name and whose message names the system call.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <node_api.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
+static napi_value fail(napi_env env, const char *call) {
+  const int error = errno;
+  const char *name = strerrorname_np(error);
+  char message[128];
+  snprintf(message, sizeof message, "%s: %s", call, strerror(error));
+  napi_throw_error(env, name == NULL ? "EUNKNOWN" : name, message);
+  return NULL;
+}
+
+// The arguments as 32-bit integers; false when one is missing or not a number, and then a TypeError is pending.
+static bool integers(napi_env env, napi_callback_info info, size_t wanted, int32_t *out) {
+  napi_value arguments[2];
+  size_t count = 2;
+  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
+  for (size_t i = 0; i < wanted; i++) {
+    if (i >= count || napi_get_value_int32(env, arguments[i], &out[i]) != napi_ok) {
+      napi_throw_type_error(env, NULL, "expected an integer");
+      return false;
+    }
+  }
+  return true;
+}
+
+static napi_value number(napi_env env, double value) {
+  napi_value result;
+  napi_create_double(env, value, &result);
+  return result;
+}
+
+// peerCredentials(fd): [pid, uid, gid], as of connect(2). unix(7), SO_PEERCRED.
+static napi_value peer_credentials(napi_env env, napi_callback_info info) {
+  int32_t fd;
+  if (!integers(env, info, 1, &fd)) return NULL;
+  struct ucred credentials;
+  socklen_t length = sizeof credentials;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0) return fail(env, "SO_PEERCRED");
+  napi_value result;
+  napi_create_array_with_length(env, 3, &result);
+  napi_set_element(env, result, 0, number(env, credentials.pid));
+  napi_set_element(env, result, 1, number(env, credentials.uid));
+  napi_set_element(env, result, 2, number(env, credentials.gid));
+  return result;
+}
+
+// peerPidfd(fd): a pidfd of the process that called connect(2). Linux 6.5.
+static napi_value peer_pidfd(napi_env env, napi_callback_info info) {
+  int32_t fd;
+  if (!integers(env, info, 1, &fd)) return NULL;
+  int pidfd = -1;
+  socklen_t length = sizeof pidfd;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) < 0) return fail(env, "SO_PEERPIDFD");
+  return number(env, pidfd);
+}
+
+// pidfdOpen(pid): pidfd_open(2). Linux 5.3.
+static napi_value pidfd_open_(napi_env env, napi_callback_info info) {
+  int32_t pid;
+  if (!integers(env, info, 1, &pid)) return NULL;
+  const long pidfd = syscall(SYS_pidfd_open, pid, 0);
+  if (pidfd < 0) return fail(env, "pidfd_open");
+  return number(env, pidfd);
+}
+
+// pidfdAlive(pidfd): a pidfd is readable once its process has ended.
+static napi_value pidfd_alive(napi_env env, napi_callback_info info) {
+  int32_t pidfd;
+  if (!integers(env, info, 1, &pidfd)) return NULL;
+  struct pollfd entry = {.fd = pidfd, .events = POLLIN};
+  int ready;
+  do ready = poll(&entry, 1, 0);
+  while (ready < 0 && errno == EINTR);
+  if (ready < 0) return fail(env, "poll");
+  if (ready > 0 && (entry.revents & POLLNVAL)) {
+    errno = EBADF;
+    return fail(env, "poll");
+  }
+  napi_value result;
+  napi_get_boolean(env, ready == 0, &result);
+  return result;
+}
+
+// sendDatagram(path, text): one datagram to a Unix socket; a leading @ stands for the abstract namespace.
+static napi_value send_datagram(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  size_t count = 2, path_length = 0, text_length = 0;
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  char text[4096];
+  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
+  if (count < 2 || napi_get_value_string_utf8(env, arguments[0], NULL, 0, &path_length) != napi_ok ||
+      napi_get_value_string_utf8(env, arguments[1], NULL, 0, &text_length) != napi_ok) {
+    napi_throw_type_error(env, NULL, "expected two strings");
+    return NULL;
+  }
+  if (path_length == 0 || path_length >= sizeof address.sun_path || text_length >= sizeof text) {
+    napi_throw_range_error(env, NULL, "the path or the text is too long");
+    return NULL;
+  }
+  napi_get_value_string_utf8(env, arguments[0], address.sun_path, sizeof address.sun_path, NULL);
+  napi_get_value_string_utf8(env, arguments[1], text, sizeof text, NULL);
+  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
+  const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return fail(env, "socket");
+  const socklen_t length = offsetof(struct sockaddr_un, sun_path) + path_length;
+  const ssize_t sent = sendto(fd, text, text_length, MSG_NOSIGNAL, (struct sockaddr *)&address, length);
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return sent < 0 ? fail(env, "sendto") : NULL;
+}
+
+// forbidCoreDumps(): setrlimit(2), RLIMIT_CORE to zero, hard limit too.
+static napi_value forbid_core_dumps(napi_env env, napi_callback_info info) {
+  (void)info;
+  const struct rlimit none = {0, 0};
+  return setrlimit(RLIMIT_CORE, &none) < 0 ? fail(env, "setrlimit") : NULL;
+}
+
+static napi_value init(napi_env env, napi_value exports) {
+  const struct {
+    const char *name;
+    napi_callback call;
+  } functions[] = {
+      {"peerCredentials", peer_credentials}, {"peerPidfd", peer_pidfd},
+      {"pidfdOpen", pidfd_open_},            {"pidfdAlive", pidfd_alive},
+      {"sendDatagram", send_datagram},       {"forbidCoreDumps", forbid_core_dumps},
+  };
+  for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
+    napi_value function;
+    napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].call, NULL, &function);
+    napi_set_named_property(env, exports, functions[i].name, function);
+  }
+  return exports;
+}
+
+NAPI_MODULE(NODE_GYP_MODULE_NAME, init)
