@@ -1,0 +1,41 @@
+import { createRequire } from 'node:module'
+import { AssayError } from '#base/errors.ts'
+
+/** The addon `assay_host` (native/host/host.c). Errors carry the errno name as `code`. */
+export interface HostAddon {
+  /** Process, user and group that called connect(2) on the other end of a Unix socket. */
+  peerCredentials(fd: number): [pid: number, uid: number, gid: number]
+  /** A pidfd of that process. `ENOPROTOOPT` before Linux 6.5; `ESRCH` or `EINVAL` when the process is gone. */
+  peerPidfd(fd: number): number
+  pidfdOpen(pid: number): number
+  pidfdAlive(pidfd: number): boolean
+  sendDatagram(path: string, text: string): void
+  forbidCoreDumps(): void
+}
+
+let loaded: HostAddon | undefined
+
+/**
+ * The addon, loaded at the first call.
+ *
+ * @throws AssayError `failed-precondition` when it has not been compiled.
+ */
+export function hostAddon(): HostAddon {
+  if (loaded === undefined) {
+    const path = new URL('../../native/build/Release/assay_host.node', import.meta.url).pathname
+    try {
+      loaded = createRequire(import.meta.url)(path) as HostAddon
+    } catch (cause) {
+      throw notBuilt(path, cause)
+    }
+  }
+  return loaded
+}
+
+function notBuilt(path: string, cause: unknown): AssayError {
+  return new AssayError(
+    'failed-precondition',
+    `cannot load the native addon ${path}: run scripts/build-addons`,
+    { cause },
+  )
+}
