@@ -237,7 +237,7 @@ function checkKey(certificate: Certificate): void {
   try {
     const key = describePublicKey(certificate.publicKey)
     // Other key types are judged where they are used: as issuers by their signatures, as leaves by callers.
-    if (key.type !== 'other') checkKeyStrength(key)
+    if (key.type === 'rsa') checkKeyStrength(key)
   } catch (cause) {
     if (!(cause instanceof RangeError || cause instanceof SyntaxError)) throw cause
     throw refuse('key-not-allowed', certificate, cause.message, cause)

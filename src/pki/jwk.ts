@@ -10,12 +10,13 @@ import {
   rsaPublicKeyInfo,
 } from './public-key.ts'
 
-/** The members of a JSON Web Key that hold a public key (RFC 7518 §6), all base64url. */
+/** The members of a JSON Web Key that hold a public key (RFC 7518 §6, RFC 8037 §2), all base64url. */
 export type PublicJwk =
   | { readonly kty: 'EC'; readonly crv: CurveName; readonly x: string; readonly y: string }
   | { readonly kty: 'RSA'; readonly n: string; readonly e: string }
+  | { readonly kty: 'OKP'; readonly crv: 'Ed25519'; readonly x: string }
 
-/** @throws RangeError when the SubjectPublicKeyInfo holds neither EC P-256, P-384, P-521 nor RSA. */
+/** @throws RangeError when the SubjectPublicKeyInfo holds none of EC P-256, P-384, P-521, RSA and Ed25519. */
 export function publicKeyToJwk(spki: Uint8Array): PublicJwk {
   const key = describePublicKey(spki)
   switch (key.type) {
@@ -27,13 +28,15 @@ export function publicKeyToJwk(spki: Uint8Array): PublicJwk {
     }
     case 'rsa':
       return { kty: 'RSA', n: base64Url(key.modulus), e: base64Url(key.exponent) }
+    case 'ed25519':
+      return { kty: 'OKP', crv: 'Ed25519', x: base64Url(key.point) }
     case 'other':
       throw new RangeError(`cannot write key type ${key.algorithm} as a JWK`)
   }
 }
 
 /**
- * The SubjectPublicKeyInfo of a JWK; members that do not hold the key are passed over.
+ * The SubjectPublicKeyInfo of a JWK of type EC or RSA, the types JWT-SVIDs are signed with; members that do not hold the key are passed over.
  *
  * @throws SyntaxError when a member is missing or wrong, RangeError when the key's type or strength is not allowed.
  */

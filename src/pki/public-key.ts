@@ -25,6 +25,7 @@ export type PublicKeyDescription =
       readonly modulus: Uint8Array
       readonly exponent: Uint8Array
     }
+  | { readonly type: 'ed25519'; readonly point: Uint8Array }
   | { readonly type: 'other'; readonly algorithm: string }
 
 /** Curves with their identifiers and the length of a coordinate in bytes. */
@@ -36,6 +37,7 @@ export const curves = {
 
 const ecPublicKey = '1.2.840.10045.2.1'
 const rsaEncryption = '1.2.840.113549.1.1.1'
+const ed25519 = '1.3.101.112'
 const maxSpkiBytes = 8192
 const curveNames = Object.keys(curves) as CurveName[]
 
@@ -69,6 +71,9 @@ export function describePublicKey(spki: Uint8Array): PublicKeyDescription {
     const modulusBits = modulus.length * 8 - Math.clz32(modulus[0] ?? 0) + 24
     return { type: 'rsa', modulusBits, modulus, exponent }
   }
+  if (algorithm === ed25519 && parameters === undefined && bits.length === 32) {
+    return { type: 'ed25519', point: bits }
+  }
   return { type: 'other', algorithm }
 }
 
@@ -80,10 +85,9 @@ export function describePublicKey(spki: Uint8Array): PublicKeyDescription {
  */
 export function checkKeyStrength(key: PublicKeyDescription): void {
   if (key.type === 'ec') return
-  if (key.type === 'other') {
-    throw new RangeError(
-      `cannot accept key type ${key.algorithm}: P-256, P-384, P-521 and RSA are allowed`,
-    )
+  if (key.type !== 'rsa') {
+    const name = key.type === 'other' ? key.algorithm : key.type
+    throw new RangeError(`cannot accept key type ${name}: P-256, P-384, P-521 and RSA are allowed`)
   }
   if (key.modulusBits < 2048 || key.modulusBits > 8192) {
     throw new RangeError(
@@ -127,6 +131,10 @@ export function newPublicKeyObject(spki: Uint8Array): KeyObject {
 export function ecPublicKeyInfo(curve: CurveName, point: Uint8Array): Uint8Array {
   return sequence(sequence(oid(ecPublicKey), oid(curves[curve].oid)), bitString(point))
 }
+
+/** The SubjectPublicKeyInfo of an Ed25519 key (RFC 8410 §4). */
+export const ed25519PublicKeyInfo = (point: Uint8Array): Uint8Array =>
+  sequence(sequence(oid(ed25519)), bitString(point))
 
 /** The SubjectPublicKeyInfo of an RSA key; both numbers are big-endian. */
 export function rsaPublicKeyInfo(modulus: Uint8Array, exponent: Uint8Array): Uint8Array {

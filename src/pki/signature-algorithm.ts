@@ -63,8 +63,11 @@ export function signatureAlgorithmFor(key: PublicKeyDescription): {
       return signingAlgorithms[key.curve]
     case 'rsa':
       return signingAlgorithms.rsa
+    case 'ed25519':
     case 'other':
-      throw new RangeError(`cannot sign with key type ${key.algorithm}`)
+      throw new RangeError(
+        `cannot sign a request with key type ${key.type === 'other' ? key.algorithm : key.type}`,
+      )
   }
 }
 

@@ -1,3 +1,5 @@
+import { parseCertificate } from '#pki/certificate.ts'
+import { encodePem, parsePem } from '#pki/pem.ts'
 import type { TrustDomain } from './trust-domain.ts'
 
 /** A certificate that X.509-SVIDs of a trust domain chain to. */
@@ -29,3 +31,76 @@ export interface Bundle {
   /** Grows with every change of content. 64 bits: never a number. */
   readonly sequenceNumber: bigint
 }
+
+/**
+ * Whether two bundles have the same content, in whatever order. The sequence number is not content: it is
+ * what changes when this is false.
+ */
+export function equalBundles(a: Bundle, b: Bundle): boolean {
+  return (
+    a.trustDomain === b.trustDomain &&
+    a.refreshHintSeconds === b.refreshHintSeconds &&
+    sameItems(a.x509Authorities, b.x509Authorities, x509AuthorityText) &&
+    sameItems(a.jwtAuthorities, b.jwtAuthorities, jwtAuthorityText)
+  )
+}
+
+/**
+ * A bundle of X.509 authorities alone, from the CERTIFICATE blocks of `pem`; a certificate that stands there
+ * twice is taken once.
+ *
+ * @throws SyntaxError when there is none or one is not well-formed.
+ */
+export function bundleFromPem(trustDomain: TrustDomain, pem: string): Bundle {
+  const certificates = new Map<string, Uint8Array>()
+  for (const [index, certificate] of parsePem(pem, 'CERTIFICATE').entries()) {
+    try {
+      parseCertificate(certificate)
+    } catch (cause) {
+      throw new SyntaxError(`invalid trust bundle: certificate ${index + 1} is not well-formed`, {
+        cause,
+      })
+    }
+    certificates.set(certificate.toHex(), certificate)
+  }
+  if (certificates.size === 0) {
+    throw new SyntaxError('invalid trust bundle: it holds no CERTIFICATE block')
+  }
+  return {
+    trustDomain,
+    x509Authorities: [...certificates.values()].map((certificate) => ({
+      certificate,
+      tainted: false,
+    })),
+    jwtAuthorities: [],
+    refreshHintSeconds: 0,
+    sequenceNumber: 0n,
+  }
+}
+
+/** The X.509 authorities of a bundle as CERTIFICATE blocks; empty when it has none. */
+export function bundleToPem(bundle: Bundle): string {
+  return bundle.x509Authorities
+    .map((authority) => encodePem('CERTIFICATE', authority.certificate))
+    .join('')
+}
+
+function sameItems<T>(a: readonly T[], b: readonly T[], text: (item: T) => string): boolean {
+  if (a.length !== b.length) return false
+  const others = b.map(text).sort()
+  return a
+    .map(text)
+    .sort()
+    .every((item, index) => item === others[index])
+}
+
+const x509AuthorityText = (authority: X509Authority): string =>
+  `${authority.certificate.toHex()} ${authority.tainted}`
+
+const jwtAuthorityText = (authority: JwtAuthority): string =>
+  JSON.stringify([
+    authority.keyId,
+    authority.publicKey.toHex(),
+    authority.expiresAtSeconds,
+    authority.tainted,
+  ])
