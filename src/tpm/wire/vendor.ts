@@ -1,0 +1,12 @@
+import { u32 } from './marshal.ts'
+
+/** A TPM_PT_MANUFACTURER as its four characters (TCG Vendor ID Registry): `IFX`, `INTC`; else in hex. */
+export function vendorText(id: number): string {
+  const text = String.fromCharCode(...u32(id)).replace(/[\0 ]+$/, '')
+  return /^[!-~]+$/.test(text) ? text : id.toString(16).padStart(8, '0')
+}
+
+/** A firmware version as makers print it: its four 16-bit words in decimal, `7.85.4555.0`. */
+export function firmwareText(version: bigint): string {
+  return [48n, 32n, 16n, 0n].map((shift) => (version >> shift) & 0xffffn).join('.')
+}
