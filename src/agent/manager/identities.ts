@@ -219,10 +219,7 @@ export class Identities {
       return await this.#jwt.get(entry, audience, signal)
     } catch (cause) {
       signal.throwIfAborted()
-      throw new AssayError('unavailable', `cannot fetch a JWT-SVID for ${entry.spiffeId}`, {
-        cause,
-        reason: 'jwt-svid-unavailable',
-      })
+      throw noJwtSvid(entry, cause)
     }
   }
 
@@ -267,4 +264,11 @@ export class Identities {
     this.#pruneTokens(new Set())
     this.#entitlements.touchAll()
   }
+}
+
+function noJwtSvid(entry: AgentEntry, cause: unknown): AssayError {
+  return new AssayError('unavailable', `cannot fetch a JWT-SVID for ${entry.spiffeId}`, {
+    reason: 'jwt-svid-unavailable',
+    cause,
+  })
 }

@@ -1,0 +1,118 @@
+import { execFile } from 'node:child_process'
+import { type BigIntStats, readFileSync, statSync } from 'node:fs'
+import { promisify } from 'node:util'
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
+
+const run = promisify(execFile)
+
+/** How long a name that is not in the file is remembered, found or not. */
+const rememberedFor = Temporal.Duration.from({ minutes: 5 })
+/** A file larger than this is not read. */
+const maxFileBytes = 64 * 2 ** 20
+const maxRemembered = 10_000
+
+interface Remembered {
+  readonly name: string | undefined
+  readonly untilMs: number
+}
+
+/**
+ * Names of users or groups by number: from a local file that is read anew when it changes, and for numbers that are
+ * not in it (LDAP, SSSD) from `getent`, which asks what the host is configured to ask.
+ */
+export class NameTable {
+  readonly #database: 'passwd' | 'group'
+  readonly #file: string
+  readonly #clock: Clock
+  readonly #log: Log
+  #version = ''
+  #names: ReadonlyMap<number, string> = new Map()
+  readonly #elsewhere = new Map<number, Remembered>()
+  readonly #underway = new Map<number, Promise<string | undefined>>()
+
+  constructor(options: {
+    readonly database: 'passwd' | 'group'
+    /** `/etc/passwd` or `/etc/group`. */
+    readonly file: string
+    readonly clock: Clock
+    readonly log: Log
+  }) {
+    this.#database = options.database
+    this.#file = options.file
+    this.#clock = options.clock
+    this.#log = options.log
+  }
+
+  /** The name of `id`: at once when it is known, undefined when it has none. */
+  nameOf(id: number): string | undefined | Promise<string | undefined> {
+    this.#refresh()
+    const local = this.#names.get(id)
+    if (local !== undefined) return local
+    const remembered = this.#elsewhere.get(id)
+    if (remembered !== undefined && remembered.untilMs > this.#nowMs()) return remembered.name
+    const underway = this.#underway.get(id) ?? this.#ask(id)
+    this.#underway.set(id, underway)
+    return underway
+  }
+
+  /** The number of `name` in the local file. */
+  idOf(name: string): number | undefined {
+    this.#refresh()
+    for (const [id, held] of this.#names) if (held === name) return id
+    return undefined
+  }
+
+  #refresh(): void {
+    const stats = statSync(this.#file, { bigint: true, throwIfNoEntry: false })
+    const version = stats === undefined ? 'absent' : versionOf(stats)
+    if (version === this.#version) return
+    this.#version = version
+    this.#elsewhere.clear()
+    const readable = stats !== undefined && stats.size <= BigInt(maxFileBytes)
+    this.#names = readable ? parseNames(readFileSync(this.#file, 'utf8')) : new Map()
+  }
+
+  async #ask(id: number): Promise<string | undefined> {
+    let name: string | undefined
+    try {
+      const { stdout } = await run('getent', [this.#database, String(id)], { timeout: 5_000 })
+      name = parseNames(stdout).get(id)
+    } catch (error) {
+      // Status 2 says that nobody knows the number, which is an answer.
+      if (!isNotFound(error)) {
+        this.#log.debug({ error, id }, `cannot look up a number with getent ${this.#database}`)
+      }
+    } finally {
+      this.#underway.delete(id)
+    }
+    if (this.#elsewhere.size >= maxRemembered) this.#elsewhere.clear()
+    const untilMs = this.#nowMs() + rememberedFor.total('milliseconds')
+    this.#elsewhere.set(id, { name, untilMs })
+    return name
+  }
+
+  #nowMs(): number {
+    return this.#clock.now().epochMilliseconds
+  }
+}
+
+/** Lines of `name:password:number:…`, the form of passwd(5) and group(5). Of two names the first counts. */
+export function parseNames(text: string): ReadonlyMap<number, string> {
+  const names = new Map<number, string>()
+  for (const line of text.split('\n')) {
+    const [name = '', , id = ''] = line.split(':')
+    if (name === '' || name.startsWith('#') || !/^\d{1,10}$/.test(id)) continue
+    const number = Number(id)
+    if (!names.has(number)) names.set(number, name)
+  }
+  return names
+}
+
+function versionOf(stats: BigIntStats): string {
+  return `${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.ctimeNs}`
+}
+
+function isNotFound(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 2
+}
