@@ -1,7 +1,8 @@
 import type { Clock } from '#base/clock.ts'
 import { messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
-import { type Random, randomFraction } from '#base/random.ts'
+import type { Random } from '#base/random.ts'
+import { rotationFraction } from '#spiffe/rotation.ts'
 import type { AgentEntry } from './agent-entry.ts'
 
 /** A JWT-SVID as the server issued it. */
@@ -151,7 +152,7 @@ export class JwtSvidCache {
     const nowMs = this.#nowMs()
     const lifetimeMs = svid.expiresAtSeconds * 1000 - nowMs
     if (lifetimeMs <= 0) return
-    const share = 0.45 + 0.1 * randomFraction(this.#options.random)
+    const share = 1 - rotationFraction(this.#options.random)
     this.#held.delete(key)
     this.#held.set(key, {
       svid,

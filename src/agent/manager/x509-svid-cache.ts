@@ -2,8 +2,9 @@ import { Backoff } from '#base/backoff.ts'
 import type { Clock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
-import { type Random, randomFraction } from '#base/random.ts'
+import type { Random } from '#base/random.ts'
 import { runTasks } from '#base/tasks.ts'
+import { rotationFraction } from '#spiffe/rotation.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import { type AgentEntry, isSameRevision } from './agent-entry.ts'
 import { Alarm } from './alarm.ts'
@@ -357,7 +358,7 @@ export class X509SvidCache {
     this.#held.delete(slot.entry.id)
     this.#held.set(slot.entry.id, slot)
     const nowMs = this.#nowMs()
-    const share = 0.45 + 0.1 * randomFraction(this.#options.random)
+    const share = 1 - rotationFraction(this.#options.random)
     const isTainted = this.#options.trustOf(svid.authorityId) === 'tainted'
     this.#renewals.set(slot, nowMs + (isTainted ? retryMs : (svid.expiresAtMs - nowMs) * share))
     this.#expiries.set(slot, svid.expiresAtMs)

@@ -50,9 +50,11 @@ function attestor(options: { discover?: boolean; inUse?: boolean; limit?: number
 /** A copy of sleep(1) of our own, running. */
 async function running(
   name: string,
+  appended = '',
 ): Promise<{ path: string; child: ChildProcess } & AsyncDisposable> {
   const path = join(folder, name)
   copyFileSync('/bin/sleep', path)
+  appendFileSync(path, appended)
   const child = spawn(path, ['60'], { stdio: 'ignore' })
   await once(child, 'spawn')
   return {
@@ -75,7 +77,8 @@ test('UnixWorkloadAttestor.attest() tells user and groups by number and by name'
   assert.ok(found.includes(`unix:gid:${gid}` as never))
   const name = parseNames(readFileSync('/etc/passwd', 'utf8')).get(uid)
   assert.ok(found.includes(`unix:user:${name}` as never))
-  for (const group of process.getgroups?.() ?? []) {
+  const groups = /\nGroups:(.*)\n/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? ''
+  for (const group of groups.split(' ').filter((each) => each.trim() !== '')) {
     assert.ok(found.includes(`unix:supplementary_gid:${group}` as never))
   }
   assert.ok(!found.some((each) => each.startsWith('unix:path:')))
