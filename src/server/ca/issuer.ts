@@ -1,0 +1,177 @@
+import { base64Url, utf8Bytes } from '#base/bytes.ts'
+import { AssayError } from '#base/errors.ts'
+import type { Random } from '#base/random.ts'
+import { compactJws, maxTokenCharacters } from '#pki/jws.ts'
+import { serverId } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { KeyType } from '../plugin/key-manager/key-manager.ts'
+import type {
+  CertificateAuthority,
+  IssuedJwtSvid,
+  IssuedX509Svid,
+  JwtSvidRequest,
+  X509SvidRequest,
+} from './certificate-authority.ts'
+import type { IssueTime } from './issue-time.ts'
+import { permitJwtSvid, permitX509Svid, type X509Permit } from './permit.ts'
+import { agentProfile, serverProfile } from './profile.ts'
+import { newSerialNumbers, serialNumberText } from './serial-numbers.ts'
+import { type JwtSigner, signForX509, type X509Signer } from './signer.ts'
+import { backdateSeconds } from './template.ts'
+import { verifyIssued } from './verify-issued.ts'
+
+/** Where an {@link Issuer} gets what it signs with: the authorities that are active now. */
+export interface ActiveSigners {
+  /** @throws AssayError `unavailable` at once when there is none or its key cannot be used. */
+  x509(): X509Signer
+  /** @throws AssayError `unavailable` at once when there is none or its key cannot be used. */
+  jwt(): JwtSigner
+}
+
+/** What is issued when a request leaves it open. */
+export interface SvidDefaults {
+  readonly x509SvidTtlSeconds: number
+  /** For SVIDs of agents. */
+  readonly agentSvidTtlSeconds: number
+  readonly jwtSvidTtlSeconds: number
+  /** The `iss` of every JWT-SVID; undefined: they have none. */
+  readonly jwtIssuer: string | undefined
+}
+
+/** Makes SVIDs with the active authorities, and reads each X.509-SVID back before it is released. */
+export class Issuer implements CertificateAuthority {
+  readonly #trustDomain: TrustDomain
+  readonly #signers: ActiveSigners
+  readonly #time: IssueTime
+  readonly #random: Random
+  readonly #defaults: SvidDefaults
+  readonly #newSerialNumber: () => Uint8Array
+
+  constructor(deps: {
+    readonly trustDomain: TrustDomain
+    readonly signers: ActiveSigners
+    readonly time: IssueTime
+    readonly random: Random
+    readonly defaults: SvidDefaults
+  }) {
+    this.#trustDomain = deps.trustDomain
+    this.#signers = deps.signers
+    this.#time = deps.time
+    this.#random = deps.random
+    this.#defaults = deps.defaults
+    this.#newSerialNumber = newSerialNumbers(deps.random)
+  }
+
+  /** Refuses the server's own ID, which only {@link issueServerX509Svid} issues. */
+  async issueX509Svid(request: X509SvidRequest): Promise<IssuedX509Svid> {
+    const permit = permitX509Svid(this.#trustDomain, request)
+    if (permit.profile === serverProfile) {
+      throw new AssayError(
+        'invalid-argument',
+        `cannot issue an X.509-SVID for ${request.spiffeId}: the server makes its own`,
+        { reason: 'svid-request-not-allowed' },
+      )
+    }
+    return this.#issueX509(permit)
+  }
+
+  /** The server's own SVID, for a key this process has just made. The lifetime is that of workloads' SVIDs. */
+  async issueServerX509Svid(publicKey: Uint8Array): Promise<IssuedX509Svid> {
+    const spiffeId = serverId(this.#trustDomain)
+    return this.#issueX509(
+      permitX509Svid(this.#trustDomain, { spiffeId, publicKey, ttlSeconds: 0 }),
+    )
+  }
+
+  async #issueX509(permit: X509Permit): Promise<IssuedX509Svid> {
+    const { certificate: authority, key, templates } = this.#signers.x509()
+    const template = templates.get(permit.profile)
+    if (template === undefined) throw new TypeError(`no template of kind ${permit.profile.name}`)
+    const now = this.#time.now()
+    const ttlSeconds =
+      permit.ttlSeconds ||
+      (permit.profile === agentProfile
+        ? this.#defaults.agentSvidTtlSeconds
+        : this.#defaults.x509SvidTtlSeconds)
+    const fields = {
+      serialNumber: this.#newSerialNumber(),
+      notBeforeSeconds: now - backdateSeconds,
+      notAfterSeconds: cappedEnd(now, ttlSeconds, authority.notAfterSeconds),
+      spiffeId: permit.spiffeId,
+      dnsNames: permit.dnsNames,
+      publicKey: permit.publicKey,
+    }
+    const toBeSigned = template.toBeSigned(fields)
+    const certificate = template.certificate(toBeSigned, await signForX509(key, toBeSigned))
+    verifyIssued(certificate, {
+      profile: permit.profile,
+      fields,
+      issuerName: authority.subject,
+      authorityKeyId: authority.subjectKeyId,
+    })
+    return {
+      spiffeId: permit.spiffeId,
+      certificates: [certificate],
+      serialNumber: serialNumberText(fields.serialNumber),
+      expiresAtSeconds: fields.notAfterSeconds,
+    }
+  }
+
+  async issueJwtSvid(request: JwtSvidRequest): Promise<IssuedJwtSvid> {
+    const permit = permitJwtSvid(this.#trustDomain, request)
+    const signer = this.#signers.jwt()
+    const issuedAtSeconds = this.#time.now()
+    const expiresAtSeconds = cappedEnd(
+      issuedAtSeconds,
+      permit.ttlSeconds || this.#defaults.jwtSvidTtlSeconds,
+      signer.expiresAtSeconds,
+    )
+    const claims = {
+      sub: permit.spiffeId,
+      aud: permit.audience,
+      exp: expiresAtSeconds,
+      iat: issuedAtSeconds,
+      iss: this.#defaults.jwtIssuer,
+      jti: permit.includeJti ? base64Url(this.#random.bytes(16)) : undefined,
+    }
+    const header = { alg: jwsAlgorithm[signer.key.type], kid: signer.keyId, typ: 'JWT' }
+    const input = `${encodeJson(header)}.${encodeJson(claims)}`
+    if (input.length > maxInputCharacters) {
+      throw new AssayError(
+        'invalid-argument',
+        `cannot issue a JWT-SVID for ${permit.spiffeId}: with these audiences it is longer than ${maxTokenCharacters} characters`,
+        { reason: 'svid-request-not-allowed' },
+      )
+    }
+    const signature = await signer.key.sign(utf8Bytes(input))
+    return {
+      spiffeId: permit.spiffeId,
+      token: compactJws(input, signature),
+      issuedAtSeconds,
+      expiresAtSeconds,
+    }
+  }
+}
+
+/** JWS algorithms (RFC 7518 §3.1) of what keys sign with. */
+const jwsAlgorithm: Readonly<Record<KeyType, string>> = {
+  'ec-p256': 'ES256',
+  'ec-p384': 'ES384',
+  'rsa-2048': 'RS256',
+  'rsa-4096': 'RS256',
+}
+
+/** Leaves room for the longest signature, 512 bytes of RSA-4096. */
+const maxInputCharacters = maxTokenCharacters - 700
+
+const encodeJson = (value: object): string => base64Url(utf8Bytes(JSON.stringify(value)))
+
+/** @throws AssayError `unavailable` when the authority is at its end. */
+function cappedEnd(nowSeconds: number, ttlSeconds: number, authorityEndSeconds: number): number {
+  if (authorityEndSeconds <= nowSeconds) {
+    throw new AssayError('unavailable', 'cannot issue: the authority has expired', {
+      reason: 'authority-expired',
+    })
+  }
+  return Math.min(nowSeconds + ttlSeconds, authorityEndSeconds)
+}

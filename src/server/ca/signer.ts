@@ -1,0 +1,58 @@
+import type { Certificate } from '#pki/certificate.ts'
+import { rawToDerSignature } from '#pki/ecdsa.ts'
+import { attributeType, type NameAttribute } from '#pki/name.ts'
+import type { SigningKey } from '../plugin/key-manager/key-manager.ts'
+import { agentProfile, type CertificateProfile, serverProfile, workloadProfile } from './profile.ts'
+import { CertificateTemplate } from './template.ts'
+
+/** An X.509 authority that can sign: its certificate, its key, and a template for each kind of leaf. */
+export interface X509Signer {
+  readonly certificate: Certificate
+  readonly key: SigningKey
+  readonly templates: ReadonlyMap<CertificateProfile, CertificateTemplate>
+}
+
+/** A JWT authority that can sign. */
+export interface JwtSigner {
+  /** The `kid`. */
+  readonly keyId: string
+  readonly key: SigningKey
+  readonly expiresAtSeconds: number
+}
+
+/** Subject of every leaf, before the CommonName that a DNS name adds: C=US, O=SPIRE, as spire-server has it. */
+const leafSubject: readonly NameAttribute[] = [
+  { type: attributeType.country, value: 'US' },
+  { type: attributeType.organization, value: 'SPIRE' },
+]
+
+/**
+ * `key` must be the one `certificate` certifies.
+ *
+ * @throws RangeError when the certificate has no subject key identifier to refer to.
+ */
+export function newX509Signer(certificate: Certificate, key: SigningKey): X509Signer {
+  // Referred to by what it says of itself: a verifier compares the two extensions, whatever they were made of.
+  const keyId = certificate.subjectKeyId
+  if (keyId === undefined) {
+    throw new RangeError(
+      `cannot sign with authority ${certificate.serialNumber}: it has no subject key identifier`,
+    )
+  }
+  const issuer = { name: certificate.subject, keyId, keyType: key.type }
+  const template = (profile: CertificateProfile): [CertificateProfile, CertificateTemplate] => [
+    profile,
+    new CertificateTemplate(profile, { issuer, subject: leafSubject }),
+  ]
+  return {
+    certificate,
+    key,
+    templates: new Map([workloadProfile, agentProfile, serverProfile].map(template)),
+  }
+}
+
+/** A signature over `message` as X.509 has it: DER for ECDSA, as it is for RSA. */
+export async function signForX509(key: SigningKey, message: Uint8Array): Promise<Uint8Array> {
+  const signature = await key.sign(message)
+  return key.type === 'ec-p256' || key.type === 'ec-p384' ? rawToDerSignature(signature) : signature
+}
