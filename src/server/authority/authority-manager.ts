@@ -1,0 +1,333 @@
+import type { Clock } from '#base/clock.ts'
+import { AssayError, messageOf } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { Random } from '#base/random.ts'
+import { parseCertificate } from '#pki/certificate.ts'
+import type { NameAttribute } from '#pki/name.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { IssueTime } from '../ca/issue-time.ts'
+import { type ActiveSigners, Issuer, type SvidDefaults } from '../ca/issuer.ts'
+import { type JwtSigner, newX509Signer, type X509Signer } from '../ca/signer.ts'
+import type { Datastore } from '../datastore/datastore.ts'
+import type { KeyManager, KeyType } from '../plugin/key-manager/key-manager.ts'
+import type { AuthorityContext, AuthorityEvent } from './authority-context.ts'
+import type { AuthorityKind } from './authority-kind.ts'
+import { AuthorityRecords } from './authority-records.ts'
+import { type AuthorityState, authorityStates } from './authority-state.ts'
+import type { AuthorityKindName } from './journal.ts'
+import { JournalStore } from './journal-store.ts'
+import { newJwtKind } from './jwt-kind.ts'
+import { OwnBundle } from './own-bundle.ts'
+import { type ActiveAuthority, AuthorityRotator } from './rotator.ts'
+import { revokeAuthority, taintAuthority } from './taint.ts'
+import { newX509Kind } from './x509-kind.ts'
+
+export interface AuthorityManagerOptions {
+  readonly datastore: Pick<
+    Datastore,
+    'journal' | 'putJournal' | 'bundle' | 'updateBundle' | 'watch'
+  >
+  readonly keyManager: KeyManager
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  readonly trustDomain: TrustDomain
+  /** Names this server's journal. It stays the same over restarts and no other server has it. */
+  readonly serverName: string
+  /** Lifetime of X.509 and JWT authorities. */
+  readonly caTtlSeconds: number
+  readonly caKeyType: KeyType
+  readonly jwtKeyType: KeyType
+  /** Subject of root certificates: see {@link issueRootCertificate}. */
+  readonly caSubject: readonly NameAttribute[]
+  /** For the own bundle, when it has to be made. */
+  readonly refreshHintSeconds: number
+  readonly svidDefaults: SvidDefaults
+}
+
+/** Whether rotation works, in words. */
+export interface RotationHealth {
+  readonly healthy: boolean
+  /** For people. Empty when healthy. */
+  readonly detail: string
+}
+
+const tick = Temporal.Duration.from({ seconds: 10 })
+const tolerableFailures = 10
+const noteIssueTimeEverySeconds = 600
+const ourKey = /^(x509-ca|jwt)\//
+
+/**
+ * The X.509 and JWT authorities of this server: makes them, publishes them in the bundle, lets them sign, and
+ * puts them away, by the time of day and by hand. Trouble with any of this never stops the active ones.
+ */
+export class AuthorityManager implements Disposable {
+  /** Signs with whatever is active at the time of the call. */
+  readonly certificateAuthority: Issuer
+  readonly #options: AuthorityManagerOptions
+  readonly #journal: JournalStore
+  readonly #bundle: OwnBundle
+  readonly #time: IssueTime
+  readonly #kinds: Readonly<
+    Record<
+      AuthorityKindName,
+      { readonly context: AuthorityContext; readonly rotator: AuthorityRotator }
+    >
+  >
+  readonly #listeners = new Set<(event: AuthorityEvent) => void>()
+  #x509Signer: { readonly authority: ActiveAuthority; readonly signer: X509Signer } | undefined
+  #lock: Promise<unknown> = Promise.resolve()
+  #failedRounds = 0
+  #lastFailure = ''
+  #wake = new AbortController()
+
+  private constructor(
+    options: AuthorityManagerOptions,
+    state: { readonly journal: JournalStore; readonly bundle: OwnBundle },
+  ) {
+    const { trustDomain, clock, random } = options
+    this.#options = options
+    this.#journal = state.journal
+    this.#bundle = state.bundle
+    this.#time = new IssueTime(clock, state.journal.value.newestIssueSeconds)
+    const ttlSeconds = options.caTtlSeconds
+    this.#kinds = {
+      x509: this.#newRotator(
+        newX509Kind({
+          trustDomain,
+          random,
+          ttlSeconds,
+          keyType: options.caKeyType,
+          subject: options.caSubject,
+        }),
+      ),
+      jwt: this.#newRotator(newJwtKind({ ttlSeconds, keyType: options.jwtKeyType })),
+    }
+    const signers: ActiveSigners = { x509: () => this.#signX509(), jwt: () => this.#signJwt() }
+    this.certificateAuthority = new Issuer({
+      trustDomain,
+      signers,
+      random,
+      time: this.#time,
+      defaults: options.svidDefaults,
+    })
+  }
+
+  /**
+   * Reads the journal and makes the first round. A key manager that is down, or a clock that went back, does
+   * not stop a server from starting: it then issues nothing until {@link run} has found it in order.
+   *
+   * @throws SyntaxError when the journal cannot be read; whatever the datastore throws.
+   */
+  static async open(options: AuthorityManagerOptions): Promise<AuthorityManager> {
+    const { datastore, trustDomain, refreshHintSeconds } = options
+    const journal = await JournalStore.open(datastore, options.serverName)
+    const bundle = await OwnBundle.open(datastore, { trustDomain, refreshHintSeconds })
+    const manager = new AuthorityManager(options, { journal, bundle })
+    await manager.round()
+    const orphans = manager.orphanKeys()
+    if (orphans.length > 0) {
+      options.log.warn({ keys: orphans }, 'the key manager has authority keys no journal names')
+    }
+    return manager
+  }
+
+  /** Makes a round every ten seconds, and at once when the key manager comes back. */
+  async run(signal: AbortSignal): Promise<void> {
+    using _status = this.#options.keyManager.onStatus(({ state }) => {
+      if (state === 'ok') this.#wake.abort()
+    })
+    while (!signal.aborted) {
+      await this.#pause(signal)
+      if (!signal.aborted) await this.round()
+    }
+  }
+
+  /** Brings both kinds to where they should be now. Failures are logged and counted, never thrown. */
+  async round(): Promise<void> {
+    await this.#exclusively(async () => {
+      const failures: unknown[] = []
+      const attempt = async (work: () => Promise<void>): Promise<void> => {
+        try {
+          await work()
+        } catch (error) {
+          failures.push(error)
+          this.#options.log.error({ error }, 'cannot rotate authorities, will try again')
+        }
+      }
+      await attempt(() => this.#kinds.x509.rotator.round())
+      await attempt(() => this.#kinds.jwt.rotator.round())
+      await attempt(() => this.#noteIssueTime())
+      this.#failedRounds = failures.length === 0 ? 0 : this.#failedRounds + 1
+      this.#lastFailure = failures.map(messageOf).join('; ')
+    })
+  }
+
+  /** Not healthy: nothing can be issued for want of an authority or of a right clock, or ten rounds have failed. */
+  health(): RotationHealth {
+    const problem = this.#time.problem()
+    if (problem !== undefined) return { healthy: false, detail: problem }
+    for (const { context, rotator } of Object.values(this.#kinds)) {
+      if (rotator.active === undefined) {
+        const why = this.#lastFailure || 'the server is initializing'
+        return { healthy: false, detail: `no ${context.kind.title} is active: ${why}` }
+      }
+    }
+    if (this.#failedRounds <= tolerableFailures) return { healthy: true, detail: '' }
+    return {
+      healthy: false,
+      detail: `${this.#failedRounds} rotation rounds have failed, the last one: ${this.#lastFailure}`,
+    }
+  }
+
+  /** The authorities of a kind that are prepared, active or old, in the order in which they were begun. */
+  states(kind: AuthorityKindName): readonly AuthorityState[] {
+    const { context } = this.#kinds[kind]
+    return authorityStates(context.records, {
+      kind,
+      published: context.kind.published(this.#bundle.present),
+    })
+  }
+
+  /** Makes a successor now and publishes it; see {@link AuthorityRotator.prepare}. */
+  async prepare(kind: AuthorityKindName): Promise<AuthorityState> {
+    await this.#exclusively(() => this.#kinds[kind].rotator.prepare())
+    return this.#inState(kind, 'prepared')
+  }
+
+  /** Lets the prepared authority take over now; see {@link AuthorityRotator.activate}. */
+  async activate(kind: AuthorityKindName, authorityId: string): Promise<AuthorityState> {
+    await this.#exclusively(() => this.#kinds[kind].rotator.activate(authorityId))
+    return this.#inState(kind, 'active')
+  }
+
+  /** Marks an old authority; see {@link taintAuthority}. */
+  async taint(kind: AuthorityKindName, authorityId: string): Promise<void> {
+    await this.#exclusively(() => taintAuthority(this.#kinds[kind].context, authorityId))
+  }
+
+  /** Takes a tainted authority away and destroys its key; see {@link revokeAuthority}. */
+  async revoke(kind: AuthorityKindName, authorityId: string): Promise<void> {
+    await this.#exclusively(async () => {
+      const { context, rotator } = this.#kinds[kind]
+      await revokeAuthority(context, authorityId)
+      await rotator.retire()
+    })
+  }
+
+  /** Whether the bundle has an X.509 authority with this subject key identifier that is tainted. */
+  isTainted(subjectKeyId: Uint8Array): boolean {
+    const authorityId = subjectKeyId.toHex()
+    return this.#kinds.x509.context.kind
+      .published(this.#bundle.present)
+      .some((authority) => authority.tainted && authority.authorityId === authorityId)
+  }
+
+  /** Calls back at each event until it is disposed of. `listener` must not throw. */
+  onEvent(listener: (event: AuthorityEvent) => void): Disposable {
+    this.#listeners.add(listener)
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
+  }
+
+  /** Names of authority keys in the key manager that no authority of this server has; they may be another's. */
+  orphanKeys(): readonly string[] {
+    const { x509, jwt } = this.#journal.value
+    const known = new Set([...x509, ...jwt].map(({ keyId }) => keyId))
+    return this.#options.keyManager
+      .keys()
+      .map(({ id }) => id)
+      .filter((id) => ourKey.test(id) && !known.has(id))
+  }
+
+  /** An operator says that the clock is right, although something was issued at a later time. */
+  async acceptClock(): Promise<void> {
+    await this.#exclusively(async () => {
+      this.#time.accept()
+      await this.#saveIssueTime()
+    })
+    await this.round()
+  }
+
+  [Symbol.dispose](): void {
+    this.#bundle[Symbol.dispose]()
+  }
+
+  #newRotator(kind: AuthorityKind): { context: AuthorityContext; rotator: AuthorityRotator } {
+    const { keyManager, log } = this.#options
+    const context: AuthorityContext = {
+      kind,
+      records: new AuthorityRecords(this.#journal, { kind: kind.name, time: this.#time }),
+      bundle: this.#bundle,
+      tell: (what, authorityId) => {
+        for (const listener of this.#listeners) listener({ kind: kind.name, what, authorityId })
+      },
+    }
+    return {
+      context,
+      rotator: new AuthorityRotator(context, { keyManager, time: this.#time, log }),
+    }
+  }
+
+  #signX509(): X509Signer {
+    const authority = this.#active('x509')
+    if (this.#x509Signer?.authority !== authority) {
+      const certificate = parseCertificate(authority.issued.content)
+      this.#x509Signer = { authority, signer: newX509Signer(certificate, authority.key) }
+    }
+    return this.#x509Signer.signer
+  }
+
+  #signJwt(): JwtSigner {
+    const { issued, key } = this.#active('jwt')
+    return { keyId: issued.authorityId, key, expiresAtSeconds: issued.expiresAtSeconds }
+  }
+
+  #active(kind: AuthorityKindName): ActiveAuthority {
+    const { context, rotator } = this.#kinds[kind]
+    const { state, detail } = this.#options.keyManager.status()
+    if (state === 'down' || state === 'refused') {
+      throw new AssayError('unavailable', `cannot sign: the key manager is ${state}: ${detail}`, {
+        reason: 'key-manager-down',
+      })
+    }
+    if (rotator.active !== undefined) return rotator.active
+    throw new AssayError('unavailable', `cannot sign: no ${context.kind.title} is active`, {
+      reason: 'no-active-authority',
+    })
+  }
+
+  #inState(kind: AuthorityKindName, state: AuthorityState['state']): AuthorityState {
+    const found = this.states(kind).find((candidate) => candidate.state === state)
+    if (found === undefined) throw new AssayError('internal', `no ${kind} authority is ${state}`)
+    return found
+  }
+
+  async #noteIssueTime(): Promise<void> {
+    const noted = this.#journal.value.newestIssueSeconds
+    if (this.#time.newestSeconds >= noted + noteIssueTimeEverySeconds) await this.#saveIssueTime()
+  }
+
+  async #saveIssueTime(): Promise<void> {
+    await this.#journal.save({
+      ...this.#journal.value,
+      newestIssueSeconds: this.#time.newestSeconds,
+    })
+  }
+
+  /** One change at a time, in the order they came. */
+  async #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#lock.then(work)
+    this.#lock = done.catch(() => {})
+    return done
+  }
+
+  /** Until the next tick, or until something wakes it. */
+  async #pause(signal: AbortSignal): Promise<void> {
+    this.#wake = new AbortController()
+    try {
+      await this.#options.clock.sleep(tick, AbortSignal.any([signal, this.#wake.signal]))
+    } catch (error) {
+      if (!signal.aborted && !this.#wake.signal.aborted) throw error
+    }
+  }
+}

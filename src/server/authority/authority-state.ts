@@ -1,0 +1,60 @@
+import type { PublishedAuthority } from './authority-kind.ts'
+import type { AuthorityRecords } from './authority-records.ts'
+import type { AuthorityKindName, IssuedRecord } from './journal.ts'
+import { activateAtSeconds, keepExpiredSeconds } from './slot.ts'
+
+/** An authority of this server, for people and for metrics. */
+export interface AuthorityState {
+  readonly kind: AuthorityKindName
+  readonly state: 'prepared' | 'active' | 'old'
+  /** X.509: the subject key identifier, lower-case hex. JWT: the `kid`. */
+  readonly authorityId: string
+  /** The name of its key in the key manager. */
+  readonly keyId: string
+  /** DER. X.509: the certificate. JWT: SubjectPublicKeyInfo. */
+  readonly content: Uint8Array
+  /** Unix time. */
+  readonly issuedAtSeconds: number
+  /** Unix time. */
+  readonly expiresAtSeconds: number
+  readonly tainted: boolean
+  readonly nextEvent: 'activates' | 'is replaced' | 'leaves the bundle'
+  /** Unix time of `nextEvent`. */
+  readonly nextEventAtSeconds: number
+}
+
+/** The authorities of one kind that are prepared, active or old, in the order in which they were begun. */
+export function authorityStates(
+  records: AuthorityRecords,
+  view: { readonly kind: AuthorityKindName; readonly published: readonly PublishedAuthority[] },
+): readonly AuthorityState[] {
+  return records.all
+    .filter((record) => record.state !== 'preparing')
+    .map((record) => ({
+      kind: view.kind,
+      state: record.state,
+      keyId: record.keyId,
+      ...record.issued,
+      tainted: view.published.some(
+        ({ authorityId, tainted }) => tainted && authorityId === record.issued.authorityId,
+      ),
+      ...nextEvent(record, records.active ?? record),
+    }))
+}
+
+function nextEvent(
+  { state, issued }: IssuedRecord,
+  active: IssuedRecord,
+): Pick<AuthorityState, 'nextEvent' | 'nextEventAtSeconds'> {
+  switch (state) {
+    case 'prepared':
+      return { nextEvent: 'activates', nextEventAtSeconds: activateAtSeconds(active.issued) }
+    case 'active':
+      return { nextEvent: 'is replaced', nextEventAtSeconds: activateAtSeconds(issued) }
+    case 'old':
+      return {
+        nextEvent: 'leaves the bundle',
+        nextEventAtSeconds: issued.expiresAtSeconds + keepExpiredSeconds,
+      }
+  }
+}

@@ -1,0 +1,248 @@
+import { AssayError } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { IssueTime } from '../ca/issue-time.ts'
+import type { KeyManager, SigningKey } from '../plugin/key-manager/key-manager.ts'
+import { type AuthorityContext, publishedAuthority } from './authority-context.ts'
+import type { PublishedAuthority } from './authority-kind.ts'
+import type { AuthorityRecord, IssuedAuthority, IssuedRecord } from './journal.ts'
+import {
+  keepExpiredSeconds,
+  otherSlot,
+  propagationSeconds,
+  type Slot,
+  shouldActivate,
+  shouldPrepare,
+} from './slot.ts'
+
+/** The authority that signs now. */
+export interface ActiveAuthority {
+  readonly issued: IssuedAuthority
+  readonly key: SigningKey
+}
+
+/**
+ * The authorities of one kind over time. Each step is written down before it is done, and doing it again comes
+ * to the same, so a server that dies anywhere carries on where it was, with the same key. Calls must not
+ * overlap.
+ */
+export class AuthorityRotator {
+  readonly #context: AuthorityContext
+  readonly #keyManager: KeyManager
+  readonly #time: IssueTime
+  readonly #log: Log
+  #active: ActiveAuthority | undefined
+
+  constructor(
+    context: AuthorityContext,
+    deps: { readonly keyManager: KeyManager; readonly time: IssueTime; readonly log: Log },
+  ) {
+    this.#context = context
+    this.#keyManager = deps.keyManager
+    this.#time = deps.time
+    this.#log = deps.log
+  }
+
+  get active(): ActiveAuthority | undefined {
+    return this.#active
+  }
+
+  /**
+   * Brings everything to where it should be now. Afterwards there is an active authority, whatever was lost.
+   *
+   * @throws AssayError `unavailable` when the key manager cannot be used or the clock went back.
+   */
+  async round(): Promise<void> {
+    this.#checkKeyManager()
+    await this.#dropUnfit()
+    await this.#finishPreparation()
+    await this.#carryOn()
+    await this.#prune()
+    await this.retire()
+  }
+
+  /** Makes a successor now. One that was prepared before and has never signed becomes old. */
+  async prepare(): Promise<void> {
+    this.#checkKeyManager()
+    if (this.#context.records.preparing === undefined) await this.#begin()
+    await this.#finishPreparation()
+  }
+
+  /**
+   * Lets the prepared authority take over now.
+   *
+   * @throws AssayError `invalid-argument` unless `authorityId` is the prepared one; `internal` when none is.
+   */
+  async activate(authorityId: string): Promise<void> {
+    const { kind, records } = this.#context
+    const { prepared } = records
+    const refuse = (code: 'invalid-argument' | 'internal', why: string): AssayError =>
+      new AssayError(code, `cannot activate ${authorityId} (${kind.title}): ${why}`, {
+        reason: 'authority-state',
+      })
+    if (authorityId === '') throw refuse('invalid-argument', 'no authority id is given')
+    if (prepared === undefined) throw refuse('internal', 'none is prepared')
+    if (prepared.issued.authorityId !== authorityId) {
+      throw refuse('invalid-argument', `${prepared.issued.authorityId} is the prepared one`)
+    }
+    this.#checkKeyManager()
+    await this.#activate(prepared)
+  }
+
+  /** Destroys the keys of old authorities that are in the bundle no more, then forgets them. */
+  async retire(): Promise<void> {
+    const { kind, records } = this.#context
+    for (const { issued, keyId } of records.old) {
+      if (publishedAuthority(this.#context, issued.authorityId) !== undefined) continue
+      await this.#keyManager.destroyKey(keyId)
+      await records.update((record) => (record.keyId === keyId ? undefined : record))
+      this.#log.info({ authorityId: issued.authorityId, keyId }, `${kind.title} is retired`)
+      this.#context.tell('retired', issued.authorityId)
+    }
+  }
+
+  /** Makes old what can never sign again; its successor then takes over at once. */
+  async #dropUnfit(): Promise<void> {
+    const { kind, records } = this.#context
+    for (const record of records.all) {
+      const { issued, keyId } = record
+      if (issued === undefined || record.state === 'old') continue
+      const why = this.#whyUnfit(record, issued)
+      if (why === undefined) continue
+      await records.replace({ ...record, state: 'old', issued })
+      if (this.#active?.key.id === keyId) this.#active = undefined
+      const { authorityId } = issued
+      this.#log.warn({ authorityId, keyId, why }, `${kind.title} cannot be used any more`)
+      this.#context.tell('dropped', authorityId)
+    }
+  }
+
+  #whyUnfit(record: AuthorityRecord, issued: IssuedAuthority): string | undefined {
+    const key = this.#keyManager.key(record.keyId)
+    if (key === undefined) return 'the key manager does not have its key'
+    if (!this.#context.kind.fits(issued, key)) return 'it is not for the key of that name'
+    if (issued.expiresAtSeconds <= this.#time.now()) return 'it has expired'
+    if (record.state === 'preparing') return undefined
+    const published = publishedAuthority(this.#context, issued.authorityId)
+    if (published === undefined) return 'it is not in the bundle'
+    return published.tainted ? 'it is tainted' : undefined
+  }
+
+  /** Writes down that a successor is to be made, and the name of its key, before there is a key. */
+  async #begin(): Promise<void> {
+    const { kind, records } = this.#context
+    const now = this.#time.now()
+    const slot = records.active === undefined ? 'A' : otherSlot(records.active.slot)
+    await records.update(
+      (record) => (record.state === 'prepared' ? { ...record, state: 'old' } : record),
+      [
+        {
+          slot,
+          keyId: this.#newKeyId(slot, now),
+          keyType: kind.keyType,
+          startedAtSeconds: now,
+          state: 'preparing',
+          issued: undefined,
+        },
+      ],
+    )
+  }
+
+  /** Key, authority, bundle: each step is passed over when it has been done before. */
+  async #finishPreparation(): Promise<void> {
+    const { kind, records, bundle } = this.#context
+    const begun = records.preparing
+    if (begun === undefined) return
+    const { keyId, keyType, slot } = begun
+    const key = this.#keyManager.key(keyId) ?? (await this.#keyManager.generateKey(keyId, keyType))
+    const issued = begun.issued ?? (await kind.issue(key, this.#time.now()))
+    // Known here before it is public, or a crash would leave it in the bundle and nobody would answer for it.
+    if (begun.issued === undefined) await records.replace({ ...begun, issued })
+    await bundle.update((present) => kind.withAuthority(present, issued))
+    await records.replace({ ...begun, state: 'prepared', issued })
+    const { authorityId } = issued
+    this.#log.info({ authorityId, keyId, slot }, `${kind.title} is prepared`)
+    this.#context.tell('prepared', authorityId)
+  }
+
+  /** Prepares and activates when it is time, or at once when nothing is active. */
+  async #carryOn(): Promise<void> {
+    const { records } = this.#context
+    const now = this.#time.now()
+    const { active } = records
+    if (active === undefined) {
+      if (records.prepared === undefined) await this.prepare()
+    } else {
+      this.#use(active)
+      if (records.prepared === undefined && shouldPrepare(active.issued, now)) await this.prepare()
+    }
+    const { prepared } = records
+    if (prepared === undefined) return
+    const published = now - prepared.issued.issuedAtSeconds
+    const due =
+      active === undefined ||
+      (shouldActivate(active.issued, now) && published >= propagationSeconds(active.issued))
+    if (due) await this.#activate(prepared)
+  }
+
+  async #activate(prepared: IssuedRecord): Promise<void> {
+    const { kind, records } = this.#context
+    await records.update((record) => {
+      if (record.keyId === prepared.keyId) return { ...prepared, state: 'active' }
+      return record.state === 'active' ? { ...record, state: 'old' } : record
+    })
+    this.#use(prepared)
+    const { keyId, slot, issued } = prepared
+    this.#log.info({ authorityId: issued.authorityId, keyId, slot }, `${kind.title} is active`)
+    this.#context.tell('activated', issued.authorityId)
+  }
+
+  #use({ keyId, issued }: IssuedRecord): void {
+    if (this.#active?.key.id === keyId) return
+    const key = this.#keyManager.key(keyId)
+    if (key === undefined) {
+      throw new AssayError('unavailable', `cannot sign with ${keyId}: the key manager lost it`)
+    }
+    this.#active = { issued, key }
+  }
+
+  /** Takes out of the bundle what expired a day ago, whichever server made it. */
+  async #prune(): Promise<void> {
+    const { kind, bundle } = this.#context
+    const before = this.#time.now() - keepExpiredSeconds
+    const isGone = ({ expiresAtSeconds }: PublishedAuthority): boolean =>
+      expiresAtSeconds !== 0 && expiresAtSeconds < before
+    const authorities = kind.published(bundle.present)
+    if (!authorities.some(isGone)) return
+    if (authorities.every(isGone)) {
+      throw new AssayError(
+        'failed-precondition',
+        `cannot prune the bundle: no ${kind.title} would be left`,
+      )
+    }
+    await bundle.update((present) => kind.without(present, isGone))
+  }
+
+  #newKeyId(slot: Slot, nowSeconds: number): string {
+    const taken = new Set(this.#context.records.all.map(({ keyId }) => keyId))
+    for (let seconds = nowSeconds; ; seconds++) {
+      const keyId = `${this.#context.kind.keyPrefix}/${slot}/${compactTime(seconds)}`
+      if (!taken.has(keyId) && this.#keyManager.key(keyId) === undefined) return keyId
+    }
+  }
+
+  /** A key manager that is down may not know its keys: nothing may be concluded from what it lacks. */
+  #checkKeyManager(): void {
+    const { state, detail, where } = this.#keyManager.status()
+    if (state === 'ok' || state === 'degraded') return
+    throw new AssayError('unavailable', `cannot use the keys in ${where}: ${state}: ${detail}`, {
+      reason: 'key-manager-down',
+    })
+  }
+}
+
+/** `20260102T030405Z` */
+function compactTime(epochSeconds: number): string {
+  return Temporal.Instant.fromEpochMilliseconds(epochSeconds * 1000)
+    .toString({ smallestUnit: 'second' })
+    .replace(/[-:]/g, '')
+}
