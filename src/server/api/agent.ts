@@ -1,0 +1,196 @@
+import { AssayError } from '#base/errors.ts'
+import { type Random, randomUuid } from '#base/random.ts'
+import type { CallContext } from '#rpc/call.ts'
+import type {
+  BanAgentRequest,
+  CountAgentsRequest,
+  CreateJoinTokenRequest,
+  DeleteAgentRequest,
+  GetAgentRequest,
+  ListAgentsRequest,
+  PostStatusRequest,
+  RenewAgentRequest,
+} from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
+import { Entry } from '#rpc/gen/spire/api/types/entry.ts'
+import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
+import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
+import { selector, selectorSet } from '#spiffe/selector.ts'
+import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
+import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
+import { checkEntry } from '../entry/entry-fields.ts'
+import { agentMessage, parseNodeFilter, x509SvidMessage } from './agent-messages.ts'
+import { type AttestAgentDependencies, attestAgent, readCsr } from './attest-agent.ts'
+import { agentOf } from './authorize.ts'
+import { parseEntryMessage } from './entry-messages.ts'
+import { idMessage, malformed, parseAgentIdMessage, parsePage, selectorMessage } from './messages.ts'
+
+export interface AgentServiceDependencies extends AttestAgentDependencies {
+  readonly datastore: Datastore
+  readonly random: Random
+}
+
+/** `spire.api.server.agent.v1.Agent`: nodes attest, renew, and are administered. */
+export function newAgentService(dependencies: AgentServiceDependencies) {
+  const { datastore, trustDomain, clock, random, authority, agentTtlSeconds, log } = dependencies
+  const agentId = (id: Parameters<typeof parseAgentIdMessage>[0]): SpiffeId =>
+    parseAgentIdMessage(id, trustDomain)
+  const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
+
+  return {
+    attestAgent: (
+      requests: Parameters<typeof attestAgent>[1],
+      context: CallContext,
+    ): ReturnType<typeof attestAgent> => attestAgent(dependencies, requests, context),
+
+    /**
+     * Hands out an SVID for the request's key, which counts once it is first used. A node that can prove
+     * itself again has to: a stolen credential must die at its end.
+     */
+    async renewAgent({ params }: RenewAgentRequest, context: CallContext) {
+      const id = agentOf(context)
+      const node = await datastore.node(id)
+      if (node === undefined) throw notFound(id)
+      if (node.canReattest) {
+        throw new AssayError('permission-denied', 'agent must reattest instead of renew', {
+          reason: 'agent-must-reattest',
+        })
+      }
+      if (params === undefined) throw malformed('request', 'params cannot be nil')
+      if (params.csr.length === 0) throw malformed('request', 'missing CSR')
+      const csr = readCsr(params.csr)
+      const svid = await authority.issueX509Svid({
+        spiffeId: id,
+        publicKey: csr.publicKey,
+        ttlSeconds: agentTtlSeconds,
+      })
+      await datastore.updateNode(id, (present) => {
+        // A ban that came in the meantime stays a ban.
+        if (present.serialNumber === '') throw banned()
+        return {
+          ...present,
+          newSerialNumber: svid.serialNumber,
+          newExpiresAtSeconds: svid.expiresAtSeconds,
+          attestedAtSeconds: nowSeconds(),
+        }
+      })
+      return { svid: x509SvidMessage(svid) }
+    },
+
+    async postStatus({ agentVersion }: PostStatusRequest, context: CallContext) {
+      if (agentVersion.length > 255) {
+        throw malformed('agent version', 'it is longer than 255 characters')
+      }
+      await recordAgentVersion(datastore, agentOf(context), agentVersion)
+      return {}
+    },
+
+    async countAgents({ filter }: CountAgentsRequest) {
+      return { count: await datastore.countNodes(parseNodeFilter(filter)) }
+    },
+
+    async listAgents(request: ListAgentsRequest) {
+      const filter = parseNodeFilter(request.filter)
+      const { items, nextPageToken } = await datastore.listNodes(filter, parsePage(request))
+      return {
+        agents: items.map((node) => agentMessage(node, request.outputMask)),
+        nextPageToken,
+      }
+    },
+
+    async getAgent({ id, outputMask }: GetAgentRequest) {
+      const wanted = agentId(id)
+      const node = await datastore.node(wanted)
+      if (node === undefined) throw notFound(wanted)
+      return agentMessage(node, outputMask)
+    },
+
+    async deleteAgent({ id }: DeleteAgentRequest) {
+      const node = await datastore.deleteNode(agentId(id))
+      if (node.attestationType === 'join_token') await deleteAlias(datastore, node.agentId)
+      log.info({ spiffeId: node.agentId }, 'agent deleted')
+      return {}
+    },
+
+    /** The node stays, without a serial that could be in use, so that it cannot attest again either. */
+    async banAgent({ id }: BanAgentRequest) {
+      const node = await datastore.updateNode(agentId(id), asBanned)
+      log.info({ spiffeId: node.agentId }, 'agent banned')
+      return {}
+    },
+
+    async createJoinToken(request: CreateJoinTokenRequest) {
+      if (request.ttl < 1) throw malformed('request', 'ttl is required, you must provide one')
+      const value = request.token === '' ? randomUuid(random) : request.token
+      const joinTokenId = readJoinTokenId(value)
+      const expiresAtSeconds = nowSeconds() + request.ttl
+      const alias = request.agentId && aliasEntry(joinTokenId, request.agentId)
+      await datastore.createJoinToken({ value, expiresAtSeconds })
+      if (alias) await datastore.createEntry(alias)
+      return { value, expiresAt: expiresAtSeconds }
+    },
+  }
+
+  /** Gives the node of a join token a name of the operator's choice, below which entries can be made. */
+  function aliasEntry(joinTokenId: SpiffeId, alias: SPIFFEID): RegistrationEntry {
+    const entry = parseEntryMessage(
+      Entry.create({
+        spiffeId: alias,
+        parentId: idMessage(joinTokenId),
+        selectors: [selectorMessage(aliasSelector(joinTokenId))],
+      }),
+      { id: randomUuid(random), revisionNumber: 0, createdAtSeconds: nowSeconds() },
+    )
+    checkEntry(trustDomain, entry)
+    return entry
+  }
+
+  function readJoinTokenId(value: string): SpiffeId {
+    if (!/^[A-Za-z0-9._-]{1,255}$/.test(value)) {
+      throw malformed('token', '1 to 255 letters, digits, ".", "-" and "_" are allowed')
+    }
+    try {
+      return spiffeId(trustDomain, `/spire/agent/join_token/${value}`)
+    } catch (error) {
+      throw malformed('token', error)
+    }
+  }
+}
+
+/** Notes the version an agent reports, when it is another one. */
+export async function recordAgentVersion(
+  datastore: Pick<Datastore, 'node' | 'updateNode'>,
+  id: SpiffeId,
+  agentVersion: string,
+): Promise<void> {
+  const node = await datastore.node(id)
+  if (node === undefined) throw notFound(id)
+  if (node.agentVersion === agentVersion) return
+  await datastore.updateNode(id, (present) => ({ ...present, agentVersion }))
+}
+
+const asBanned = (node: AttestedNodeRecord): AttestedNodeRecord => ({
+  ...node,
+  serialNumber: '',
+  newSerialNumber: '',
+  newExpiresAtSeconds: 0,
+})
+
+const aliasSelector = (id: SpiffeId) => selector('spiffe_id', id)
+
+/** The entry that gave a join token's node its alias has no purpose without the node. */
+async function deleteAlias(datastore: Datastore, agentId: SpiffeId): Promise<void> {
+  const { items } = await datastore.listEntries(
+    {
+      parentId: agentId,
+      selectors: { match: 'exact', selectors: selectorSet([aliasSelector(agentId)]) },
+    },
+    { pageSize: 0, pageToken: '' },
+  )
+  for (const entry of items) await datastore.deleteEntry(entry.id)
+}
+
+const notFound = (id: SpiffeId): AssayError =>
+  new AssayError('not-found', `agent not found: ${id}`, { reason: 'agent-not-found' })
+
+const banned = (): AssayError =>
+  new AssayError('permission-denied', 'agent is banned', { reason: 'agent-banned' })

@@ -1,0 +1,132 @@
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import type { CallContext, TlsPeer } from '#rpc/call.ts'
+import { pathOf, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
+import { policy } from './policy.ts'
+
+/** Who a call is from, as far as the method it calls asked; `via` is what said so. */
+export type Caller =
+  | { readonly class: 'any' }
+  | { readonly class: 'local'; readonly via: 'transport' }
+  | { readonly class: 'admin'; readonly via: 'config' | 'entries' }
+  | { readonly class: 'downstream'; readonly via: 'entries' }
+  | { readonly class: 'agent'; readonly via: 'datastore'; readonly node: AttestedNodeRecord }
+
+/** Why an agent may not call, by the names of `spire.api.types.PermissionDeniedDetails`. */
+export type AgentRefusal = 'agent-expired' | 'agent-not-attested' | 'agent-not-active' | 'agent-banned'
+
+/** What authorization asks of the rest of the server. Both are answered from memory. */
+export interface Standing {
+  /** The node of an agent ID, when it has attested. */
+  node(agentId: SpiffeId): AttestedNodeRecord | undefined
+  /** Whether an entry of this ID has the flag. */
+  isAdmin(id: SpiffeId): boolean
+  isDownstream(id: SpiffeId): boolean
+}
+
+export interface AuthorizerDependencies {
+  readonly trustDomain: TrustDomain
+  /** IDs that are admins without an entry; of any trust domain. */
+  readonly adminIds: ReadonlySet<SpiffeId>
+  readonly standing: Standing
+  readonly datastore: Pick<Datastore, 'node' | 'updateNode'>
+  readonly clock: Clock
+}
+
+/** Decides who may call a method. A method the policy does not name is denied to everybody. */
+export class Authorizer {
+  readonly #dependencies: AuthorizerDependencies
+
+  constructor(dependencies: AuthorizerDependencies) {
+    this.#dependencies = dependencies
+  }
+
+  /**
+   * Tries the classes that may call the method in SPIRE's order: any, local, admin, downstream, agent. An
+   * agent that shows its renewed SVID for the first time has it recorded as the one in use.
+   *
+   * @throws AssayError `permission-denied`, whose reason is an {@link AgentRefusal} when only an agent's
+   *   standing was missing.
+   */
+  async authorize(context: CallContext): Promise<Caller> {
+    const { method, peer, signal } = context
+    // Nobody waits for the answer, and the connection may be gone that said who calls.
+    signal.throwIfAborted()
+    const allowed = policy.get(method) ?? []
+    if (allowed.includes('any')) return { class: 'any' }
+    if (peer.kind === 'unix') {
+      if (allowed.includes('local')) return { class: 'local', via: 'transport' }
+      throw denied(method)
+    }
+    const id = peer.spiffeId
+    if (id === undefined) throw denied(method)
+    const { adminIds, standing, trustDomain } = this.#dependencies
+    const ours = trustDomainOf(id) === trustDomain
+    if (allowed.includes('admin')) {
+      if (adminIds.has(id)) return { class: 'admin', via: 'config' }
+      if (ours && standing.isAdmin(id)) return { class: 'admin', via: 'entries' }
+    }
+    if (allowed.includes('downstream') && ours && standing.isDownstream(id)) {
+      return { class: 'downstream', via: 'entries' }
+    }
+    if (!allowed.includes('agent') || !ours) throw denied(method)
+    const verdict = await this.#agent(id, peer)
+    if (typeof verdict === 'string') throw denied(method, verdict)
+    return { class: 'agent', via: 'datastore', node: verdict }
+  }
+
+  async #agent(id: SpiffeId, peer: TlsPeer): Promise<AttestedNodeRecord | AgentRefusal> {
+    const { standing, datastore, clock } = this.#dependencies
+    if (peer.expiresAtSeconds <= clock.now().epochMilliseconds / 1000) return 'agent-expired'
+    const known = agentStanding(standing.node(id), peer.serialNumber)
+    if (typeof known === 'object' && known.serialNumber === peer.serialNumber) return known
+    if (!isAgentPath(pathOf(id))) return 'agent-not-attested'
+    // What is held in memory may lag behind another server's write, so a refusal is looked up once more.
+    const stored = agentStanding(await datastore.node(id), peer.serialNumber)
+    if (typeof stored === 'string' || stored.serialNumber === peer.serialNumber) return stored
+    const updated = await datastore.updateNode(id, (node) =>
+      node.newSerialNumber === peer.serialNumber ? withRenewedSvidInUse(node) : node,
+    )
+    return agentStanding(updated, peer.serialNumber)
+  }
+}
+
+/**
+ * Whether a node may act with the SVID of this serial (decimal): the one in use, or the renewed one that has
+ * not been used yet.
+ */
+export function agentStanding(
+  node: AttestedNodeRecord | undefined,
+  serialNumber: string,
+): AttestedNodeRecord | AgentRefusal {
+  if (node === undefined) return 'agent-not-attested'
+  if (node.serialNumber === '') return 'agent-banned'
+  if (serialNumber === '') return 'agent-not-active'
+  return node.serialNumber === serialNumber || node.newSerialNumber === serialNumber
+    ? node
+    : 'agent-not-active'
+}
+
+/** The agent that calls; only for methods whose policy is that agents call them. */
+export function agentOf({ peer, method }: CallContext): SpiffeId {
+  const id = peer.kind === 'tls' ? peer.spiffeId : undefined
+  if (id === undefined) throw denied(method)
+  return id
+}
+
+/** Whether a path is one that only attestation gives: below `/spire/agent/`. */
+export const isAgentPath = (path: string): boolean => path.startsWith('/spire/agent/')
+
+const withRenewedSvidInUse = (node: AttestedNodeRecord): AttestedNodeRecord => ({
+  ...node,
+  serialNumber: node.newSerialNumber,
+  expiresAtSeconds: node.newExpiresAtSeconds,
+  newSerialNumber: '',
+  newExpiresAtSeconds: 0,
+})
+
+function denied(method: string, reason: AgentRefusal | 'not-authorized' = 'not-authorized'): AssayError {
+  return new AssayError('permission-denied', `authorization denied for method ${method}`, { reason })
+}

@@ -1,0 +1,36 @@
+import { AssayError } from '#base/errors.ts'
+import type { Status } from '#rpc/gen/spire/api/types/status.ts'
+import { wireStatus } from '#rpc/status.ts'
+import { malformed, maxItems } from './messages.ts'
+
+/** The outcome of an item that went well. */
+export const okStatus: Status = { code: 0, message: 'OK' }
+
+/**
+ * Answers each item of a batch on its own: one that fails does not hinder the others. Every result has a
+ * status, because SPIRE's agents read it without looking whether it is there.
+ *
+ * @throws AssayError `invalid-argument` for more items than {@link maxItems}.
+ */
+export async function answerEach<Item, Result extends object, Failure extends object>(
+  items: readonly Item[],
+  answer: (item: Item) => Result | Promise<Result>,
+  failure: (item: Item) => Failure,
+): Promise<((Result | Failure) & { readonly status: Status })[]> {
+  if (items.length > maxItems) throw malformed('batch', `more than ${maxItems} items`)
+  const results: ((Result | Failure) & { readonly status: Status })[] = []
+  for (const item of items) {
+    try {
+      results.push({ status: okStatus, ...(await answer(item)) })
+    } catch (error) {
+      results.push({ ...failure(item), status: itemStatus(error) })
+    }
+  }
+  return results
+}
+
+/** The outcome of one item of a batch; what is no {@link AssayError} is a bug and ends the whole call. */
+export function itemStatus(error: unknown): Status {
+  if (!(error instanceof AssayError)) throw error
+  return wireStatus(error)
+}

@@ -1,0 +1,209 @@
+import { equalBytes } from '#base/bytes.ts'
+import { AssayError } from '#base/errors.ts'
+import { Encoded } from '#rpc/call.ts'
+import type {
+  AppendBundleRequest,
+  BatchCreateFederatedBundleRequest,
+  BatchDeleteFederatedBundleRequest,
+  BatchSetFederatedBundleRequest,
+  BatchUpdateFederatedBundleRequest,
+  CountBundlesRequest,
+  GetBundleRequest,
+  GetFederatedBundleRequest,
+  ListFederatedBundlesRequest,
+  PublishJWTAuthorityRequest,
+} from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
+import type { Bundle as BundleMessage, BundleMask } from '#rpc/gen/spire/api/types/bundle.ts'
+import type { Bundle, JwtAuthority, X509Authority } from '#spiffe/bundle.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { BundleCache } from '../bundle/bundle-cache.ts'
+import type { BundleDeletion, Datastore } from '../datastore/datastore.ts'
+import { answerEach } from './batch.ts'
+import {
+  bundleBytes,
+  bundleMessage,
+  jwtKeyMessage,
+  parseBundleMessage,
+  parseJwtAuthority,
+  parseX509Authorities,
+} from './bundle-messages.ts'
+import { malformed, parsePage, parseTrustDomainField } from './messages.ts'
+
+export interface BundleServiceDependencies {
+  readonly trustDomain: TrustDomain
+  readonly datastore: Pick<Datastore, 'listBundles' | 'updateBundle' | 'deleteBundle'>
+  readonly bundles: BundleCache
+}
+
+/** `spire.api.server.bundle.v1.Bundle`: what verifiers need, of our own trust domain and of others. */
+export function newBundleService(dependencies: BundleServiceDependencies) {
+  const { trustDomain, datastore, bundles } = dependencies
+
+  return {
+    async countBundles(_request: CountBundlesRequest) {
+      return { count: bundles.size }
+    },
+
+    async getBundle({ outputMask }: GetBundleRequest) {
+      return answer(bundles.bundle(trustDomain) ?? missing(trustDomain), outputMask)
+    },
+
+    async appendBundle(request: AppendBundleRequest) {
+      const x509Authorities = parseX509Authorities(request.x509Authorities)
+      const jwtAuthorities = request.jwtAuthorities.map(parseJwtAuthority)
+      if (x509Authorities.length === 0 && jwtAuthorities.length === 0) {
+        throw malformed('request', 'no authority was given')
+      }
+      const bundle = await datastore.updateBundle(trustDomain, (present) =>
+        withAuthorities(present ?? missing(trustDomain), { x509Authorities, jwtAuthorities }),
+      )
+      return bundleMessage(bundle, request.outputMask)
+    },
+
+    async publishJWTAuthority({ jwtAuthority }: PublishJWTAuthorityRequest) {
+      if (jwtAuthority === undefined) throw malformed('JWT authority', 'it is missing')
+      const authority = parseJwtAuthority(jwtAuthority)
+      const bundle = await datastore.updateBundle(trustDomain, (present) =>
+        withAuthorities(present ?? missing(trustDomain), {
+          x509Authorities: [],
+          jwtAuthorities: [authority],
+        }),
+      )
+      return { jwtAuthorities: bundle.jwtAuthorities.map(jwtKeyMessage) }
+    },
+
+    async listFederatedBundles(request: ListFederatedBundlesRequest) {
+      const { items, nextPageToken } = await datastore.listBundles(parsePage(request))
+      return {
+        bundles: items
+          .filter((bundle) => bundle.trustDomain !== trustDomain)
+          .map((bundle) => bundleMessage(bundle, request.outputMask)),
+        nextPageToken,
+      }
+    },
+
+    async getFederatedBundle(request: GetFederatedBundleRequest) {
+      const wanted = foreign(request.trustDomain)
+      return answer(bundles.bundle(wanted) ?? missing(wanted), request.outputMask)
+    },
+
+    async batchCreateFederatedBundle(request: BatchCreateFederatedBundleRequest) {
+      return store(request.bundle, request.outputMask, (present, given) => {
+        if (present === undefined) return given
+        throw new AssayError('already-exists', `bundle already exists: ${given.trustDomain}`, {
+          reason: 'bundle-exists',
+        })
+      })
+    },
+
+    async batchUpdateFederatedBundle(request: BatchUpdateFederatedBundleRequest) {
+      const { inputMask } = request
+      return store(request.bundle, request.outputMask, (present, given) =>
+        updated(present ?? missing(given.trustDomain), given, inputMask),
+      )
+    },
+
+    async batchSetFederatedBundle(request: BatchSetFederatedBundleRequest) {
+      return store(request.bundle, request.outputMask, (_present, given) => given)
+    },
+
+    async batchDeleteFederatedBundle(request: BatchDeleteFederatedBundleRequest) {
+      const mode = deletionModes[request.mode]
+      if (mode === undefined) throw malformed('mode', `${request.mode} is not known`)
+      return {
+        results: await answerEach(
+          request.trustDomains,
+          async (name) => {
+            await datastore.deleteBundle(foreign(name), mode)
+            return { trustDomain: name }
+          },
+          (name) => ({ trustDomain: name }),
+        ),
+      }
+    },
+  }
+
+  function foreign(name: string): TrustDomain {
+    const parsed = parseTrustDomainField(name)
+    if (parsed === trustDomain) {
+      throw malformed('trust domain', 'it is this server’s own, which does not federate with itself')
+    }
+    return parsed
+  }
+
+  /** Taints are for a trust domain's own servers to act on, so an imported bundle has none. */
+  async function store(
+    messages: readonly BundleMessage[],
+    mask: BundleMask | undefined,
+    change: (present: Bundle | undefined, given: Bundle) => Bundle,
+  ) {
+    return {
+      results: await answerEach(
+        messages,
+        async (message) => {
+          foreign(message.trustDomain)
+          const given = untainted(parseBundleMessage(message))
+          const bundle = await datastore.updateBundle(given.trustDomain, (present) =>
+            change(present, given),
+          )
+          return { bundle: bundleMessage(bundle, mask) }
+        },
+        () => ({ bundle: undefined }),
+      ),
+    }
+  }
+}
+
+const deletionModes: Readonly<Record<number, BundleDeletion>> = {
+  0: 'restrict',
+  1: 'delete',
+  2: 'dissociate',
+}
+
+const answer = (bundle: Bundle, mask: BundleMask | undefined): Encoded | BundleMessage =>
+  mask === undefined ? new Encoded(bundleBytes(bundle)) : bundleMessage(bundle, mask)
+
+function missing(trustDomain: TrustDomain): never {
+  throw new AssayError('not-found', `bundle not found: ${trustDomain}`, {
+    reason: 'bundle-not-found',
+  })
+}
+
+/** `bundle` with what is new among the authorities. */
+function withAuthorities(
+  bundle: Bundle,
+  added: {
+    readonly x509Authorities: readonly X509Authority[]
+    readonly jwtAuthorities: readonly JwtAuthority[]
+  },
+): Bundle {
+  const newCertificates = added.x509Authorities.filter(
+    ({ certificate }) =>
+      !bundle.x509Authorities.some((known) => equalBytes(known.certificate, certificate)),
+  )
+  const newKeys = added.jwtAuthorities.filter(
+    ({ keyId }) => !bundle.jwtAuthorities.some((known) => known.keyId === keyId),
+  )
+  return {
+    ...bundle,
+    x509Authorities: [...bundle.x509Authorities, ...newCertificates],
+    jwtAuthorities: [...bundle.jwtAuthorities, ...newKeys],
+  }
+}
+
+function updated(present: Bundle, given: Bundle, mask: BundleMask | undefined): Bundle {
+  if (mask === undefined) return given
+  return {
+    ...present,
+    ...(mask.x509Authorities && { x509Authorities: given.x509Authorities }),
+    ...(mask.jwtAuthorities && { jwtAuthorities: given.jwtAuthorities }),
+    ...(mask.refreshHint && { refreshHintSeconds: given.refreshHintSeconds }),
+    ...(mask.sequenceNumber && { sequenceNumber: given.sequenceNumber }),
+  }
+}
+
+const untainted = (bundle: Bundle): Bundle => ({
+  ...bundle,
+  x509Authorities: bundle.x509Authorities.map((authority) => ({ ...authority, tainted: false })),
+  jwtAuthorities: bundle.jwtAuthorities.map((authority) => ({ ...authority, tainted: false })),
+})

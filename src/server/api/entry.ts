@@ -1,0 +1,137 @@
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import { type Random, randomUuid } from '#base/random.ts'
+import { type CallContext, Encoded } from '#rpc/call.ts'
+import type {
+  BatchCreateEntryRequest,
+  BatchCreateEntryResponse_Result,
+  BatchDeleteEntryRequest,
+  BatchUpdateEntryRequest,
+  BatchUpdateEntryResponse_Result,
+  CountEntriesRequest,
+  GetAuthorizedEntriesRequest,
+  GetEntryRequest,
+  ListEntriesRequest,
+  SyncAuthorizedEntriesRequest,
+} from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
+import { Entry } from '#rpc/gen/spire/api/types/entry.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { Datastore } from '../datastore/datastore.ts'
+import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
+import { checkEntry } from '../entry/entry-fields.ts'
+import { agentOf } from './authorize.ts'
+import { answerEach, itemStatus } from './batch.ts'
+import { entryField, entryMessage, parseEntryFilter, parseEntryMessage } from './entry-messages.ts'
+import { malformed, masked, parsePage } from './messages.ts'
+import { joinFields } from './protobuf-fields.ts'
+import { syncAuthorizedEntries } from './sync-authorized-entries.ts'
+
+export interface EntryServiceDependencies {
+  readonly trustDomain: TrustDomain
+  readonly datastore: Datastore
+  readonly entries: Pick<AuthorizedEntries, 'entriesFor'>
+  readonly clock: Clock
+  readonly random: Random
+}
+
+/** `spire.api.server.entry.v1.Entry`: entries are administered, and told to the agents that serve them. */
+export function newEntryService(dependencies: EntryServiceDependencies) {
+  const { trustDomain, datastore, entries, clock, random } = dependencies
+
+  return {
+    async countEntries({ filter }: CountEntriesRequest) {
+      return { count: await datastore.countEntries(parseEntryFilter(filter)) }
+    },
+
+    async listEntries(request: ListEntriesRequest) {
+      const filter = parseEntryFilter(request.filter)
+      const { items, nextPageToken } = await datastore.listEntries(filter, parsePage(request))
+      return {
+        entries: items.map((entry) => entryMessage(entry, request.outputMask)),
+        nextPageToken,
+      }
+    },
+
+    async getEntry({ id, outputMask }: GetEntryRequest) {
+      if (id === '') throw malformed('entry ID', 'it is missing')
+      const entry = await datastore.entry(id)
+      if (entry === undefined) throw notFound(id)
+      return entryMessage(entry, outputMask)
+    },
+
+    /** An entry that is there already is answered with, so that a call whose reply was lost can be repeated. */
+    async batchCreateEntry(request: BatchCreateEntryRequest) {
+      return {
+        results: await answerEach<Entry, Partial<BatchCreateEntryResponse_Result>, NoEntry>(
+          request.entries,
+          async (message) => {
+            const wanted = parseEntryMessage(message, {
+              id: message.id === '' ? randomUuid(random) : message.id,
+              revisionNumber: 0,
+              createdAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
+            })
+            checkEntry(trustDomain, wanted)
+            const { entry, existing } = await datastore.createEntry(wanted)
+            return {
+              entry: entryMessage(entry, request.outputMask),
+              ...(existing && { status: itemStatus(similar()) }),
+            }
+          },
+          noEntry,
+        ),
+      }
+    },
+
+    async batchUpdateEntry(request: BatchUpdateEntryRequest) {
+      return {
+        results: await answerEach<Entry, Partial<BatchUpdateEntryResponse_Result>, NoEntry>(
+          request.entries,
+          async (message) => {
+            if (message.id === '') throw malformed('entry ID', 'it is missing')
+            const entry = await datastore.updateEntry(message.id, (present) => {
+              const given = masked(message, request.inputMask, entryMessage(present))
+              const changed = parseEntryMessage(given, present)
+              checkEntry(trustDomain, changed)
+              return changed
+            })
+            return { entry: entryMessage(entry, request.outputMask) }
+          },
+          noEntry,
+        ),
+      }
+    },
+
+    async batchDeleteEntry({ ids }: BatchDeleteEntryRequest) {
+      return {
+        results: await answerEach(
+          ids,
+          async (id) => {
+            if (id === '') throw malformed('entry ID', 'it is missing')
+            await datastore.deleteEntry(id)
+            return { id }
+          },
+          (id) => ({ id }),
+        ),
+      }
+    },
+
+    async getAuthorizedEntries({ outputMask }: GetAuthorizedEntriesRequest, context: CallContext) {
+      const authorized = entries.entriesFor(agentOf(context))
+      return new Encoded(joinFields(authorized.map((entry) => entryField(1, entry, outputMask))))
+    },
+
+    syncAuthorizedEntries: (
+      requests: AsyncIterable<SyncAuthorizedEntriesRequest>,
+      context: CallContext,
+    ) => syncAuthorizedEntries(entries.entriesFor(agentOf(context)), requests),
+  }
+}
+
+type NoEntry = { readonly entry: undefined }
+const noEntry = (): NoEntry => ({ entry: undefined })
+
+const notFound = (id: string): AssayError =>
+  new AssayError('not-found', `entry not found: ${id.slice(0, 255)}`, { reason: 'entry-not-found' })
+
+const similar = (): AssayError =>
+  new AssayError('already-exists', 'similar entry already exists', { reason: 'entry-exists' })

@@ -1,0 +1,185 @@
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import {
+  type ImportRequest,
+  type ListRequest,
+  type Record as RecordMessage,
+  type SetStateRequest,
+  State,
+} from '#rpc/gen/assay/server/v1/inventory.ts'
+import { spiffeId } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { Datastore, EnrolmentState, InventoryRecord } from '../datastore/datastore.ts'
+import { malformed, parsePage } from './messages.ts'
+
+export interface InventoryServiceDependencies {
+  readonly trustDomain: TrustDomain
+  readonly datastore: Datastore
+  readonly clock: Clock
+}
+
+/** Most records of one import. */
+const maxRecords = 100_000
+
+/** Fewest characters of a hash that stand for the whole of it. */
+const minPrefix = 8
+
+/** `assay.server.v1.Inventory`: which TPMs may join, by their endorsement key. */
+export function newInventoryService({ trustDomain, datastore, clock }: InventoryServiceDependencies) {
+  return {
+    async list(request: ListRequest) {
+      const state = request.state === State.STATE_UNSPECIFIED ? undefined : parseState(request.state)
+      const { items, nextPageToken } = await datastore.listInventory(state, parsePage(request))
+      return { records: items.map(recordMessage), nextPageToken }
+    },
+
+    /** What is known of a TPM already, such as the clock of its last quote, stays when its state does. */
+    async import({ records: messages, dryRun }: ImportRequest) {
+      if (messages.length > maxRecords) throw malformed('import', `more than ${maxRecords} records`)
+      const wanted = new Map(messages.map(parseRecord).map((record) => [record.hash, record]))
+      if (wanted.size < messages.length) {
+        throw malformed('import', 'an endorsement key hash is there twice')
+      }
+      const counts = { created: 0, updated: 0, unchanged: 0 }
+      const changed: InventoryRecord[] = []
+      for (const { hash, state, nodeName } of wanted.values()) {
+        const present = await datastore.inventoryRecord(hash)
+        if (present?.state === state && present.nodeName === nodeName) {
+          counts.unchanged++
+          continue
+        }
+        counts[present === undefined ? 'created' : 'updated']++
+        changed.push(
+          present === undefined
+            ? newRecord(hash, state, nodeName)
+            : { ...withState(present, state), nodeName },
+        )
+      }
+      if (!dryRun && changed.length > 0) {
+        await datastore.putInventory(changed)
+        for (const record of changed) await followState(record)
+      }
+      return counts
+    },
+
+    /** Allowing a TPM, also one that is allowed, starts a new life: what it said of its clock is forgotten. */
+    async setState(request: SetStateRequest) {
+      const state = parseState(request.state)
+      if (state === 'pending') throw malformed('state', 'only a TPM that knocks is pending')
+      const hash = await findHash(request.endorsementKeyHash)
+      const nodeName = parseNodeName(request.nodeName)
+      const record = await datastore.updateInventory(hash, (present) => {
+        if (state === 'denied' && present.state === 'allowed') {
+          throw new AssayError(
+            'failed-precondition',
+            `cannot deny ${hash}: it is allowed already; ban it instead`,
+            { reason: 'inventory-state' },
+          )
+        }
+        return { ...withState(present, state), nodeName: nodeName || present.nodeName }
+      })
+      await followState(record)
+      return recordMessage(record)
+    },
+  }
+
+  async function findHash(text: string): Promise<string> {
+    if (isHash(text)) return text
+    if (text.length < minPrefix || !/^[0-9a-f]{1,64}$/.test(text)) {
+      throw malformed('endorsement key hash', `at least ${minPrefix} lower-case hex digits are needed`)
+    }
+    const { items } = await datastore.listInventory(undefined, { pageSize: 0, pageToken: '' })
+    const found = items.filter((record) => record.endorsementKeyHash.startsWith(text))
+    const [only, second] = found
+    if (only !== undefined && second === undefined) return only.endorsementKeyHash
+    throw only === undefined
+      ? new AssayError('not-found', `no TPM is known whose hash begins with ${text}`)
+      : malformed('endorsement key hash', `${found.length} TPMs begin with ${text}; give more digits`)
+  }
+
+  /** A node lives no longer than its TPM may, and comes back when its TPM may. */
+  async function followState({ endorsementKeyHash, state }: InventoryRecord): Promise<void> {
+    const agentId = spiffeId(trustDomain, `/spire/agent/tpm/${endorsementKeyHash}`)
+    const node = await datastore.node(agentId)
+    if (node === undefined) return
+    if (state === 'allowed') {
+      if (node.serialNumber === '') await datastore.deleteNode(agentId)
+    } else if (node.serialNumber !== '') {
+      await datastore.updateNode(agentId, (present) => ({
+        ...present,
+        serialNumber: '',
+        newSerialNumber: '',
+        newExpiresAtSeconds: 0,
+      }))
+    }
+  }
+
+  function newRecord(hash: string, state: EnrolmentState, nodeName: string): InventoryRecord {
+    return {
+      endorsementKeyHash: hash,
+      state,
+      nodeName,
+      lastAddress: '',
+      firstSeenSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
+      lastSeenSeconds: 0,
+      description: '',
+      clock: undefined,
+    }
+  }
+}
+
+const withState = (record: InventoryRecord, state: EnrolmentState): InventoryRecord => ({
+  ...record,
+  state,
+  clock: state === 'allowed' ? undefined : record.clock,
+})
+
+const states: Readonly<Record<number, EnrolmentState>> = {
+  [State.ALLOWED]: 'allowed',
+  [State.PENDING]: 'pending',
+  [State.DENIED]: 'denied',
+  [State.BANNED]: 'banned',
+}
+
+function parseState(state: number): EnrolmentState {
+  const known = states[state]
+  if (known === undefined) throw malformed('state', `${state} is not known`)
+  return known
+}
+
+const isHash = (text: string): boolean => /^[0-9a-f]{64}$/.test(text)
+
+function parseRecord(message: RecordMessage) {
+  const { endorsementKeyHash: hash, state } = message
+  if (!isHash(hash)) {
+    throw malformed(
+      'endorsement key hash',
+      `${JSON.stringify(hash.slice(0, 80))} is not 64 lower-case hex digits`,
+    )
+  }
+  return {
+    hash,
+    state: state === State.STATE_UNSPECIFIED ? ('allowed' as const) : parseState(state),
+    nodeName: parseNodeName(message.nodeName),
+  }
+}
+
+function parseNodeName(name: string): string {
+  if (name.length > 255 || /\p{Cc}/u.test(name)) {
+    throw malformed('node name', 'it is longer than 255 characters or has control characters')
+  }
+  return name
+}
+
+function recordMessage(record: InventoryRecord): RecordMessage {
+  const state = Object.entries(states).find(([, name]) => name === record.state)?.[0]
+  return {
+    endorsementKeyHash: record.endorsementKeyHash,
+    state: Number(state ?? 0) as State,
+    nodeName: record.nodeName,
+    lastAddress: record.lastAddress,
+    firstSeen: record.firstSeenSeconds,
+    lastSeen: record.lastSeenSeconds,
+    description: record.description,
+  }
+}

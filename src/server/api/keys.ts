@@ -1,0 +1,54 @@
+import { AssayError } from '#base/errors.ts'
+import type { Key } from '#rpc/gen/assay/server/v1/keys.ts'
+import type { AuthorityManager } from '../authority/authority-manager.ts'
+import type { AuthorityState } from '../authority/authority-state.ts'
+import type { KeyManager, SigningKey } from '../plugin/key-manager/key-manager.ts'
+
+export interface KeysServiceDependencies {
+  readonly keyManager: KeyManager
+  readonly authorities: Pick<AuthorityManager, 'states'>
+  /** Lets a key manager that stopped at a wrong PIN try again; undefined where that cannot happen. */
+  readonly resume: (() => Promise<void>) | undefined
+}
+
+/** `assay.server.v1.Keys`: what the key manager holds and whether it works. */
+export function newKeysService({ keyManager, authorities, resume }: KeysServiceDependencies) {
+  return {
+    getStatus: async () => status(),
+
+    async resume() {
+      if (resume === undefined) {
+        throw new AssayError('failed-precondition', 'this key manager has no PIN to try again', {
+          reason: 'nothing-to-resume',
+        })
+      }
+      await resume()
+      return status()
+    },
+  }
+
+  function status() {
+    const states = new Map(
+      [...authorities.states('x509'), ...authorities.states('jwt')].map((state) => [
+        state.keyId,
+        state,
+      ]),
+    )
+    return {
+      ...keyManager.status(),
+      keys: keyManager.keys().map((key) => keyMessage(key, states.get(key.id))),
+    }
+  }
+}
+
+const keyMessage = ({ id, type }: SigningKey, state: AuthorityState | undefined): Key => ({
+  id,
+  type,
+  purpose: state === undefined ? '' : state.kind === 'x509' ? 'x509-ca' : 'jwt',
+  state: state?.state ?? '',
+  authorityId: state?.authorityId ?? '',
+  createdAt: state?.issuedAtSeconds ?? 0,
+  expiresAt: state?.expiresAtSeconds ?? 0,
+  nextEvent: state?.nextEvent ?? '',
+  nextEventAt: state?.nextEventAtSeconds ?? 0,
+})

@@ -1,0 +1,153 @@
+import { AssayError } from '#base/errors.ts'
+import { nextTurn } from '#base/event-loop.ts'
+import type { CallContext } from '#rpc/call.ts'
+import type {
+  BatchNewX509SVIDRequest,
+  BatchNewX509SVIDResponse_Result,
+  MintJWTSVIDRequest,
+  MintX509SVIDRequest,
+  NewJWTSVIDRequest,
+  NewX509SVIDParams,
+} from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
+import type { JWTSVID } from '#rpc/gen/spire/api/types/jwtsvid.ts'
+import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
+import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { CertificateAuthority, IssuedJwtSvid } from '../ca/certificate-authority.ts'
+import { x509SvidMessage } from './agent-messages.ts'
+import { readCsr } from './attest-agent.ts'
+import { agentOf } from './authorize.ts'
+import { itemStatus, okStatus } from './batch.ts'
+import { idMessage, malformed, maxItems, parseIdMessage } from './messages.ts'
+import { unimplemented } from './unimplemented.ts'
+
+/** Which entries an agent may serve, from memory. */
+export interface EntriesOfAgents {
+  /** The entry when the agent is authorized for it; undefined also when there is none. */
+  entryFor(agentId: SpiffeId, entryId: string): RegistrationEntry | undefined
+}
+
+export interface SvidServiceDependencies {
+  readonly trustDomain: TrustDomain
+  readonly entries: EntriesOfAgents
+  readonly authority: CertificateAuthority
+}
+
+/** How many SVIDs of a batch are signed before other calls get their turn: some 2 ms of work. */
+const turnSize = 8
+
+/** `spire.api.server.svid.v1.SVID`: signs for agents what their entries say, and for operators anything. */
+export function newSvidService({ trustDomain, entries, authority }: SvidServiceDependencies) {
+  return {
+    async batchNewX509SVID({ params }: BatchNewX509SVIDRequest, context: CallContext) {
+      if (params.length > maxItems) throw malformed('batch', `more than ${maxItems} items`)
+      const agentId = agentOf(context)
+      const results: BatchNewX509SVIDResponse_Result[] = []
+      for (let at = 0; at < params.length; at += turnSize) {
+        if (at > 0) await nextTurn()
+        context.signal.throwIfAborted()
+        const turn = params.slice(at, at + turnSize)
+        results.push(...(await Promise.all(turn.map((item) => newX509Svid(agentId, item)))))
+      }
+      return { results }
+    },
+
+    async newJWTSVID({ entryId, audience }: NewJWTSVIDRequest, context: CallContext) {
+      const entry = authorizedEntry(agentOf(context), entryId)
+      const svid = await authority.issueJwtSvid({
+        spiffeId: entry.spiffeId,
+        audience,
+        ttlSeconds: entry.jwtSvidTtlSeconds,
+        includeJti: entry.jwtSvidIncludeJti,
+      })
+      return { svid: jwtSvidMessage(svid, entry.hint) }
+    },
+
+    /** The request names the ID and DNS names itself; operators are trusted with that. */
+    async mintX509SVID({ csr: der, ttl }: MintX509SVIDRequest) {
+      if (der.length === 0) throw malformed('CSR', 'it is missing')
+      const csr = readCsr(der)
+      const [uri, second] = csr.uris
+      if (uri === undefined || second !== undefined) {
+        throw malformed('CSR', 'it must have exactly one URI, the SPIFFE ID')
+      }
+      const svid = await authority.issueX509Svid({
+        spiffeId: workloadId(parseUri(uri)),
+        publicKey: csr.publicKey,
+        dnsNames: csr.dnsNames,
+        ttlSeconds: ttl,
+      })
+      return { svid: x509SvidMessage(svid) }
+    },
+
+    async mintJWTSVID({ id, audience, ttl }: MintJWTSVIDRequest) {
+      const svid = await authority.issueJwtSvid({
+        spiffeId: workloadId(parseIdMessage(id, 'SPIFFE ID')),
+        audience,
+        ttlSeconds: ttl,
+        includeJti: false,
+      })
+      return { svid: jwtSvidMessage(svid, '') }
+    },
+
+    mintWITSVID: unimplemented('WIT-SVIDs are not supported'),
+    batchNewWITSVID: unimplemented('WIT-SVIDs are not supported'),
+    newDownstreamX509CA: unimplemented('downstream authorities are not supported'),
+  }
+
+  /** Nothing of the request but its key is used: who the SVID is for is the entry's business. */
+  async function newX509Svid(
+    agentId: SpiffeId,
+    { entryId, csr: der }: NewX509SVIDParams,
+  ): Promise<BatchNewX509SVIDResponse_Result> {
+    try {
+      const entry = authorizedEntry(agentId, entryId)
+      if (der.length === 0) throw malformed('CSR', 'it is missing')
+      const csr = readCsr(der)
+      const svid = await authority.issueX509Svid({
+        spiffeId: entry.spiffeId,
+        publicKey: csr.publicKey,
+        dnsNames: entry.dnsNames,
+        ttlSeconds: entry.x509SvidTtlSeconds,
+      })
+      return { status: okStatus, svid: x509SvidMessage(svid, entry.hint) }
+    } catch (error) {
+      return { status: itemStatus(error), svid: undefined }
+    }
+  }
+
+  function authorizedEntry(agentId: SpiffeId, entryId: string): RegistrationEntry {
+    if (entryId === '') throw malformed('entry ID', 'it is missing')
+    const entry = entries.entryFor(agentId, entryId)
+    if (entry !== undefined) return entry
+    throw new AssayError('not-found', 'entry not found or not authorized', {
+      reason: 'entry-not-authorized',
+    })
+  }
+
+  function workloadId(id: SpiffeId): SpiffeId {
+    if (trustDomainOf(id) !== trustDomain) {
+      throw malformed('SPIFFE ID', `${id} is not a member of trust domain ${trustDomain}`)
+    }
+    if (/^\/spire(\/|$)|^$/.test(pathOf(id))) {
+      throw malformed('SPIFFE ID', `${id} is not a workload’s: it has no path, or a reserved one`)
+    }
+    return id
+  }
+}
+
+function parseUri(uri: string): SpiffeId {
+  try {
+    return parseSpiffeId(uri)
+  } catch (error) {
+    throw malformed('CSR', error)
+  }
+}
+
+const jwtSvidMessage = (svid: IssuedJwtSvid, hint: string): JWTSVID => ({
+  token: svid.token,
+  id: idMessage(svid.spiffeId),
+  expiresAt: svid.expiresAtSeconds,
+  issuedAt: svid.issuedAtSeconds,
+  hint,
+})
