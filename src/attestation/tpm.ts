@@ -9,6 +9,7 @@ import { parseWhole, type Reader, sized, u8, u32, u64 } from '#tpm/wire/marshal.
 import { type PcrSelection, readPcrSelections, writePcrSelection } from '#tpm/wire/pcr-selection.ts'
 import { maxPublicAreaBytes } from '#tpm/wire/public-area.ts'
 import { maxSignatureBytes } from '#tpm/wire/signature.ts'
+import type { TpmClaims } from '#tpm/wire/vendor.ts'
 
 // What an agent and a server say to each other to attest a node by its TPM: evidence, challenge, answer. Every
 // message begins with the version; the encoding is the TPM's own, big-endian and with 16-bit sizes, and a
@@ -28,15 +29,6 @@ const proofBytes = 32
 
 /** Keying material of the TLS connection that goes into the transcript (RFC 8446 §7.5, RFC 9266 §4). */
 export const exporter = { label: 'EXPORTER-assay-attest', bytes: 32 } as const
-
-/** What a TPM says of itself by TPM2_GetCapability: claims, for people and to be compared with what is signed. */
-export interface TpmClaims {
-  /** TPM_PT_MANUFACTURER: four characters. */
-  readonly manufacturer: number
-  readonly firmwareVersion: bigint
-  /** TPM_PT_VENDOR_STRING_1 to _4, at most 16 printable ASCII characters. */
-  readonly model: string
-}
 
 /** First message, agent to server. */
 export interface TpmEvidence {

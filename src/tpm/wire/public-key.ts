@@ -38,3 +38,10 @@ export function padLeft(bytes: Uint8Array, length: number): Uint8Array {
     throw new RangeError(`a number has ${bytes.length} bytes where ${length} are the limit`)
   return concatBytes(new Uint8Array(length - bytes.length), bytes)
 }
+
+/** `bytes` with zeros after them, as nonces stand in templates. @throws RangeError when longer. */
+export function padRight(bytes: Uint8Array, length: number): Uint8Array {
+  if (bytes.length > length)
+    throw new RangeError(`a nonce has ${bytes.length} bytes where ${length} are the limit`)
+  return concatBytes(bytes, new Uint8Array(length - bytes.length))
+}

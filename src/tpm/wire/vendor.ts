@@ -1,5 +1,14 @@
 import { u32 } from './marshal.ts'
 
+/** What a TPM says of itself by TPM2_GetCapability: for people, and to be compared with what is signed. */
+export interface TpmClaims {
+  /** TPM_PT_MANUFACTURER: four characters. */
+  readonly manufacturer: number
+  readonly firmwareVersion: bigint
+  /** TPM_PT_VENDOR_STRING_1 to _4: at most 16 printable ASCII characters. */
+  readonly model: string
+}
+
 /** A TPM_PT_MANUFACTURER as its four characters (TCG Vendor ID Registry): `IFX`, `INTC`; else in hex. */
 export function vendorText(id: number): string {
   const text = String.fromCharCode(...u32(id)).replace(/[\0 ]+$/, '')

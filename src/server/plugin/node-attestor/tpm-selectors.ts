@@ -1,9 +1,8 @@
-import type { TpmClaims } from '#attestation/tpm.ts'
 import { type Selector, selector, selectorSet } from '#spiffe/selector.ts'
 import type { VerifiedEndorsementCertificate } from '#tpm/verify/endorsement-certificate.ts'
 import type { VerifiedQuote } from '#tpm/verify/quote.ts'
 import type { PcrSelection } from '#tpm/wire/pcr-selection.ts'
-import { firmwareText, vendorText } from '#tpm/wire/vendor.ts'
+import { firmwareText, type TpmClaims, vendorText } from '#tpm/wire/vendor.ts'
 
 /** What has been proved of a node. */
 export interface ProvedNode {
