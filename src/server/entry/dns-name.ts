@@ -1,4 +1,4 @@
-import { domainToASCII } from 'node:url'
+import { domainToASCII, domainToUnicode } from 'node:url'
 
 /**
  * Letters, digits and hyphens (RFC 1123 §2.1), and the underscore, which names of machines and services have in
@@ -31,10 +31,13 @@ function labelFault(part: string): string | undefined {
   if (!label.test(part)) {
     return `label '${part}' must be 1 to 63 letters, digits, '-' and '_', and must not begin or end with '-'`
   }
-  const isALabel = part.startsWith('xn--')
-  if (part.slice(2, 4) === '--' && !isALabel)
+  if (part.startsWith('xn--')) {
+    // Canonical when decoding changes it and encoding gives it back (UTS #46).
+    const decoded = domainToUnicode(part)
+    if (decoded === part || domainToASCII(decoded) !== part)
+      return `label '${part}' is not valid IDNA`
+  } else if (part.slice(2, 4) === '--') {
     return `label '${part}' has '--' as third and fourth character`
-  // The canonical form comes back unchanged (UTS #46); anything else comes back changed or empty.
-  if (isALabel && domainToASCII(part) !== part) return `label '${part}' is not valid IDNA`
+  }
   return undefined
 }

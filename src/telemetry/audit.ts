@@ -1,0 +1,80 @@
+import type { Clock } from '#base/clock.ts'
+import type { Log, LogFields } from '#base/log.ts'
+
+/** What was decided about one request: who asked, what, from where, and how it ended. */
+export interface Decision {
+  /** What was asked for: a gRPC method's full name. */
+  readonly action: string
+  /** `refused`: we said no. `failed`: we could not say yes, and it is not the caller's doing. */
+  readonly result: 'allowed' | 'refused' | 'failed'
+  readonly requestId: string
+  /** IP address and port, or the name of the local socket. */
+  readonly address: string
+  /** A SPIFFE ID, `uid=0 pid=12`, or empty when nobody has shown who they are. */
+  readonly caller: string
+  /** Whom or what it is about: an agent ID, entry id or endorsement key hash. */
+  readonly subject?: string
+  /** The node attestor's type; only attestations have it. */
+  readonly attestationType?: string
+  /** The stable name of the failed check. */
+  readonly reason?: string
+  readonly message?: string
+  /** What else is worth keeping; never a secret. Keys and CSRs as their SHA-256. */
+  readonly details?: LogFields
+}
+
+/** A node attestation that was refused. */
+export interface Refusal {
+  readonly atSeconds: number
+  readonly requestId: string
+  readonly address: string
+  readonly attestationType: string
+  readonly subject: string
+  readonly reason: string
+  readonly message: string
+}
+
+/** How many refusals are remembered; the oldest goes first. */
+export const maxRefusals = 256
+
+/** A refused caller chooses some of these texts. */
+const maxTextLength = 1024
+
+/**
+ * Writes one record per decision to its own stream (the field `audit: true`) and remembers the last refused
+ * attestations, so that an operator can ask why a node does not join.
+ */
+export class Audit {
+  readonly #log: Log
+  readonly #clock: Clock
+  readonly #refusals: Refusal[] = []
+
+  /** `log` must write whatever the log level is: `ProcessLog.unfiltered`. */
+  constructor({ log, clock }: { readonly log: Log; readonly clock: Clock }) {
+    this.#log = log.child({ audit: true })
+    this.#clock = clock
+  }
+
+  record(decision: Decision): void {
+    const { details, ...fields } = decision
+    this.#log.info({ ...details, ...fields }, `${decision.action} ${decision.result}`)
+    if (decision.result !== 'refused' || decision.attestationType === undefined) return
+    if (this.#refusals.length === maxRefusals) this.#refusals.shift()
+    this.#refusals.push({
+      atSeconds: Math.floor(this.#clock.now().epochMilliseconds / 1000),
+      requestId: bounded(decision.requestId),
+      address: bounded(decision.address),
+      attestationType: bounded(decision.attestationType),
+      subject: bounded(decision.subject ?? ''),
+      reason: bounded(decision.reason ?? ''),
+      message: bounded(decision.message ?? ''),
+    })
+  }
+
+  /** The last refused attestations, newest first; `limit` zero: all that are remembered. */
+  refusals(limit = 0): readonly Refusal[] {
+    return this.#refusals.toReversed().slice(0, limit === 0 ? maxRefusals : limit)
+  }
+}
+
+const bounded = (text: string): string => text.slice(0, maxTextLength)

@@ -1,0 +1,212 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** Name and meaning of every metric. A name never changes once released. */
+const help = {
+  assay_build_info: 'Always 1; the labels say what runs.',
+  assay_rpc_duration_seconds: 'How long calls took, by service, method and gRPC status.',
+  assay_rpc_in_flight: 'Calls and streams that are being served, by service.',
+  assay_authorization_denied_total: 'Calls that their caller may not make, by method and reason.',
+  assay_attestations_total:
+    'Node and workload attestations, by kind, attestor, outcome and, where refused, reason.',
+  assay_svids_issued_total: 'SVIDs and CA certificates signed, by type.',
+  assay_svids_refused_total: 'SVIDs that were asked for and not signed, by type and reason.',
+  assay_streams: 'Open streams, by kind.',
+  assay_cache_entries: 'Records held in memory, by cache.',
+  assay_datastore_up: '1 while the last use of the datastore succeeded.',
+  assay_datastore_failures_total: 'Uses of the datastore that failed, by reason.',
+  assay_datastore_revision: 'Revision of the last change seen.',
+  assay_key_manager_state: '1 for the state the key manager is in, 0 for the others.',
+  assay_key_manager_operations_total: 'Operations of the key manager, by operation and outcome.',
+  assay_expiry_timestamp_seconds: 'Unix time at which something expires, by what it is.',
+  assay_bundle_refresh_timestamp_seconds:
+    'Unix time of the last successful refresh of a federated bundle, by trust domain.',
+  assay_server_reachable: '1 while the agent has its stream to the server.',
+} as const
+
+/** Seconds; from a cached answer to a TPM's signature. */
+const durationBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+
+const keyManagerStates = ['ok', 'degraded', 'down', 'refused'] as const
+export type KeyManagerStateLabel = (typeof keyManagerStates)[number]
+
+export type SvidType = 'x509' | 'jwt' | 'agent' | 'server' | 'x509-ca'
+export type StreamKind = 'feed' | 'sync' | 'x509-svid' | 'x509-bundles' | 'jwt-bundles' | 'sds'
+export type CacheName = 'entries' | 'nodes' | 'bundles' | 'x509-svids' | 'jwt-svids' | 'workloads'
+export type Expiring = 'x509-ca' | 'jwt-key' | 'server-svid' | 'agent-svid'
+
+/**
+ * The metrics of a process. Labels take few values: methods, stable reasons, types; never an address, a
+ * SPIFFE ID or anything else a caller chooses.
+ */
+export class Metrics {
+  readonly #registry = new Registry()
+  readonly #buildInfo = this.#gauge('assay_build_info', 'program', 'version', 'trust_domain')
+  readonly #rpc = this.#histogram('assay_rpc_duration_seconds', 'service', 'method', 'code')
+  readonly #rpcInFlight = this.#gauge('assay_rpc_in_flight', 'service')
+  readonly #denied = this.#counter('assay_authorization_denied_total', 'method', 'reason')
+  readonly #attestations = this.#counter(
+    'assay_attestations_total',
+    'kind',
+    'attestor',
+    'outcome',
+    'reason',
+  )
+  readonly #issued = this.#counter('assay_svids_issued_total', 'type')
+  readonly #refused = this.#counter('assay_svids_refused_total', 'type', 'reason')
+  readonly #streams = this.#gauge('assay_streams', 'kind')
+  readonly #cacheEntries = this.#gauge('assay_cache_entries', 'cache')
+  readonly #datastoreUp = this.#gauge('assay_datastore_up')
+  readonly #datastoreFailures = this.#counter('assay_datastore_failures_total', 'reason')
+  readonly #datastoreRevision = this.#gauge('assay_datastore_revision')
+  readonly #keyManagerState = this.#gauge('assay_key_manager_state', 'state')
+  readonly #keyManagerOperations = this.#counter(
+    'assay_key_manager_operations_total',
+    'operation',
+    'outcome',
+  )
+  readonly #expiry = this.#gauge('assay_expiry_timestamp_seconds', 'what')
+  readonly #bundleRefresh = this.#gauge('assay_bundle_refresh_timestamp_seconds', 'trust_domain')
+  readonly #serverReachable = this.#gauge('assay_server_reachable')
+  readonly #collectors: (() => void)[] = []
+
+  /** With `processMetrics`, also memory, CPU, event loop and garbage collection. */
+  constructor(options: { readonly processMetrics?: boolean } = {}) {
+    if (options.processMetrics === true) collectDefaultMetrics({ register: this.#registry })
+  }
+
+  /** Everything in Prometheus' text format. */
+  async exposition(): Promise<string> {
+    for (const collect of this.#collectors) collect()
+    return await this.#registry.metrics()
+  }
+
+  /** The content type of {@link Metrics.exposition}. */
+  get contentType(): string {
+    return this.#registry.contentType
+  }
+
+  /** Has `collect` set gauges just before each reading, instead of after each change. */
+  beforeReading(collect: () => void): void {
+    this.#collectors.push(collect)
+  }
+
+  buildInfo(labels: {
+    readonly program: string
+    readonly version: string
+    readonly trustDomain: string
+  }): void {
+    const { program, version, trustDomain } = labels
+    this.#buildInfo.set({ program, version, trust_domain: trustDomain }, 1)
+  }
+
+  /** `code` is the gRPC status by name: `OK`, `PERMISSION_DENIED`. */
+  rpc(
+    call: { readonly service: string; readonly method: string; readonly code: string },
+    seconds: number,
+  ): void {
+    const { service, method, code } = call
+    this.#rpc.observe({ service, method, code }, seconds)
+  }
+
+  /** Counts a call of `service` as being served until disposed. */
+  rpcInFlight(service: string): Disposable {
+    return held(this.#rpcInFlight, { service })
+  }
+
+  authorizationDenied(labels: { readonly method: string; readonly reason: string }): void {
+    this.#denied.inc({ method: labels.method, reason: labels.reason })
+  }
+
+  /** `reason` is the stable name of the check that failed; empty for a success. */
+  attestation(result: {
+    readonly kind: 'node' | 'workload'
+    readonly attestor: string
+    readonly outcome: 'allowed' | 'refused' | 'failed'
+    readonly reason?: string
+  }): void {
+    const { kind, attestor, outcome, reason = '' } = result
+    this.#attestations.inc({ kind, attestor, outcome, reason })
+  }
+
+  svidIssued(type: SvidType, count = 1): void {
+    this.#issued.inc({ type }, count)
+  }
+
+  svidRefused(type: SvidType, reason: string): void {
+    this.#refused.inc({ type, reason })
+  }
+
+  /** Counts a stream as open until disposed. */
+  stream(kind: StreamKind): Disposable {
+    return held(this.#streams, { kind })
+  }
+
+  cacheEntries(cache: CacheName, count: number): void {
+    this.#cacheEntries.set({ cache }, count)
+  }
+
+  datastoreUp(isUp: boolean): void {
+    this.#datastoreUp.set(Number(isUp))
+  }
+
+  datastoreFailure(reason: string): void {
+    this.#datastoreFailures.inc({ reason })
+  }
+
+  datastoreRevision(revision: number): void {
+    this.#datastoreRevision.set(revision)
+  }
+
+  keyManagerState(state: KeyManagerStateLabel): void {
+    for (const one of keyManagerStates) {
+      this.#keyManagerState.set({ state: one }, Number(one === state))
+    }
+  }
+
+  keyManagerOperation(operation: 'generate' | 'sign' | 'list' | 'delete', isOk: boolean): void {
+    this.#keyManagerOperations.inc({ operation, outcome: isOk ? 'ok' : 'failed' })
+  }
+
+  /** Unix time, in seconds. */
+  expiry(what: Expiring, atSeconds: number): void {
+    this.#expiry.set({ what }, atSeconds)
+  }
+
+  /** Unix time, in seconds. Only for trust domains an operator federates with. */
+  bundleRefresh(trustDomain: string, atSeconds: number): void {
+    this.#bundleRefresh.set({ trust_domain: trustDomain }, atSeconds)
+  }
+
+  serverReachable(isReachable: boolean): void {
+    this.#serverReachable.set(Number(isReachable))
+  }
+
+  #counter<L extends string>(name: keyof typeof help, ...labelNames: L[]): Counter<L> {
+    return new Counter({ name, help: help[name], labelNames, registers: [this.#registry] })
+  }
+
+  #gauge<L extends string>(name: keyof typeof help, ...labelNames: L[]): Gauge<L> {
+    return new Gauge({ name, help: help[name], labelNames, registers: [this.#registry] })
+  }
+
+  #histogram<L extends string>(name: keyof typeof help, ...labelNames: L[]): Histogram<L> {
+    return new Histogram({
+      name,
+      help: help[name],
+      labelNames,
+      buckets: durationBuckets,
+      registers: [this.#registry],
+    })
+  }
+}
+
+function held<L extends string>(gauge: Gauge<L>, labels: Partial<Record<L, string>>): Disposable {
+  gauge.inc(labels)
+  let isHeld = true
+  return {
+    [Symbol.dispose]: () => {
+      if (isHeld) gauge.dec(labels)
+      isHeld = false
+    },
+  }
+}
