@@ -43,8 +43,14 @@ export function base64Url(bytes: Uint8Array): string {
   return bytes.toBase64({ alphabet: 'base64url', omitPadding: true })
 }
 
-/** @throws SyntaxError when `text` is not base64url without padding (RFC 7515 §2). */
+/**
+ * Takes the one text that {@link base64Url} makes of some bytes, and no other: no white space, no stray bits.
+ *
+ * @throws SyntaxError when `text` is not base64url without padding (RFC 7515 §2).
+ */
 export function parseBase64Url(text: string): Uint8Array {
-  if (text.includes('=')) throw new SyntaxError('base64url must not be padded')
-  return Uint8Array.fromBase64(text, { alphabet: 'base64url', lastChunkHandling: 'loose' })
+  if (!/^[\w-]*$/.test(text))
+    throw new SyntaxError('base64url without padding has only A-Z, a-z, 0-9, - and _')
+  const padded = text.padEnd(Math.ceil(text.length / 4) * 4, '=')
+  return Uint8Array.fromBase64(padded, { alphabet: 'base64url', lastChunkHandling: 'strict' })
 }
