@@ -1,0 +1,168 @@
+import { once } from 'node:events'
+import type { Server as NetServer, Socket } from 'node:net'
+import {
+  type ConnectionInjector,
+  Server as GrpcServer,
+  ServerCredentials,
+  type ServerOptions,
+} from '@grpc/grpc-js'
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
+import type { Peer } from './call.ts'
+import type { ServerCall } from './server-call.ts'
+
+/** Bounds on what one connection may do. Each has a default that suits a local socket. */
+export interface ListenerLimits {
+  /** Calls a connection may have open at once. Default 100. */
+  readonly maxConcurrentStreams?: number
+  /** Largest request message, in bytes. Default 4 MiB, gRPC's own. */
+  readonly maxRequestBytes?: number
+  /** Connections open at once, whoever they are from. Default 10,000. */
+  readonly maxConnections?: number
+  /** A connection that has sent no HTTP/2 preface by then is closed. Default 5 s. */
+  readonly prefaceTimeoutMs?: number
+  /** A connection that has made no call by then is closed. Default 60 s. */
+  readonly firstCallTimeoutMs?: number
+  /** The server pings a connection after this long without a sign of life. Default: never. */
+  readonly keepaliveMs?: number
+  /**
+   * Connections are asked to end (GOAWAY) at about this age, so that clients spread over servers anew; calls
+   * that are open go on. Default: never.
+   */
+  readonly maxConnectionAgeMs?: number
+}
+
+export interface ListenerOptions {
+  readonly log: Log
+  readonly clock: Clock
+  readonly limits: ListenerLimits
+}
+
+interface Connection {
+  readonly peer: Peer
+  calls: number
+}
+
+/** Bytes of the HTTP/2 connection preface and of an empty SETTINGS frame (RFC 9113 §3.4). */
+const prefaceBytes = 24 + 9
+
+/**
+ * The connections of one listening socket, on their way from `accept` to grpc-js. A kind of listener makes the
+ * {@link NetServer}, finds out who has connected, and calls {@link Listener.admit}.
+ */
+export class Listener {
+  readonly grpc: GrpcServer
+  /** Calls with a stream of answers that are under way. */
+  readonly streams = new Set<ServerCall>()
+  readonly #injector: ConnectionInjector
+  readonly #connections = new Map<string, Connection>()
+  readonly #sockets = new Set<Socket>()
+  readonly #options: ListenerOptions
+  readonly #closed = new AbortController()
+  #server: NetServer | undefined
+  #count = 0
+
+  constructor(options: ListenerOptions) {
+    this.#options = options
+    this.grpc = new GrpcServer(grpcOptions(options.limits))
+    this.#injector = this.grpc.createConnectionInjector(ServerCredentials.createInsecure())
+  }
+
+  /** How many connections are open, admitted or not. */
+  get size(): number {
+    return this.#sockets.size
+  }
+
+  /** Takes care of every socket that `server` accepts, and of closing it. */
+  attach(server: NetServer): void {
+    this.#server = server
+    server.maxConnections = this.#options.limits.maxConnections ?? 10_000
+    server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket)
+      socket.once('close', () => this.#sockets.delete(socket))
+      // Without a listener an error here would end the process; the close that follows says enough.
+      socket.on('error', () => {})
+    })
+  }
+
+  /** Hands an accepted connection to gRPC, with who it is from. */
+  admit(socket: Socket, peer: Peer): void {
+    if (socket.destroyed) return
+    // grpc-js names a connection by its remote address, the one thing it lets a handler see of it.
+    const name = `connection-${++this.#count}`
+    Object.defineProperty(socket, 'remoteAddress', { value: name })
+    Object.defineProperty(socket, 'remotePort', { value: undefined })
+    const connection: Connection = { peer, calls: 0 }
+    this.#connections.set(name, connection)
+    const gone = new AbortController()
+    socket.once('close', () => {
+      this.#connections.delete(name)
+      gone.abort()
+    })
+    void this.#closeUnlessUsed(socket, connection, gone.signal)
+    this.#injector.injectConnection(socket)
+  }
+
+  /** The peer of the connection that grpc-js names so, at a call that came by it. */
+  peer(name: string): Peer | undefined {
+    const connection = this.#connections.get(name)
+    if (connection === undefined) return undefined
+    connection.calls++
+    return connection.peer
+  }
+
+  async #closeUnlessUsed(socket: Socket, connection: Connection, gone: AbortSignal): Promise<void> {
+    const { clock, limits, log } = this.#options
+    const { prefaceTimeoutMs = 5_000, firstCallTimeoutMs = 60_000 } = limits
+    const signal = AbortSignal.any([gone, this.#closed.signal])
+    try {
+      await clock.sleep(milliseconds(prefaceTimeoutMs), signal)
+      if (socket.bytesRead >= prefaceBytes) {
+        await clock.sleep(milliseconds(firstCallTimeoutMs - prefaceTimeoutMs), signal)
+        if (connection.calls > 0) return
+      }
+      log.debug({ peer: connection.peer.kind }, 'a connection that made no call is closed')
+      socket.destroy()
+    } catch (error) {
+      if (!signal.aborted) throw error
+    }
+  }
+
+  /**
+   * Accepts nothing more; tells streams to end and waits for calls, at most `graceMs`; then closes what is left.
+   */
+  async close(graceMs: number): Promise<void> {
+    const server = this.#server
+    const closed = server?.listening ? once(server, 'close') : undefined
+    server?.close()
+    for (const call of this.streams) call.abort('the server is stopping', 'server-stopping')
+    const drained = new AbortController()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.grpc.tryShutdown(() => resolve())
+    const timeout = this.#options.clock.sleep(milliseconds(graceMs), drained.signal)
+    await Promise.race([promise, timeout.catch(() => {})])
+    drained.abort()
+    this.#closed.abort()
+    this.grpc.forceShutdown()
+    for (const socket of this.#sockets) socket.destroy()
+    await closed
+  }
+}
+
+function grpcOptions(limits: ListenerLimits): ServerOptions {
+  const { maxConcurrentStreams = 100, maxRequestBytes = 4 * 1024 * 1024 } = limits
+  return {
+    // The bookkeeping that nobody reads costs a tenth of a call.
+    'grpc.enable_channelz': 0,
+    'grpc.max_concurrent_streams': maxConcurrentStreams,
+    'grpc.max_receive_message_length': maxRequestBytes,
+    'grpc.max_send_message_length': -1,
+    ...(limits.keepaliveMs !== undefined && { 'grpc.keepalive_time_ms': limits.keepaliveMs }),
+    ...(limits.maxConnectionAgeMs !== undefined && {
+      'grpc.max_connection_age_ms': limits.maxConnectionAgeMs,
+    }),
+  }
+}
+
+const milliseconds = (value: number): Temporal.Duration =>
+  Temporal.Duration.from({ milliseconds: Math.max(0, Math.round(value)) })

@@ -1,0 +1,58 @@
+import type { Metadata } from '@grpc/grpc-js'
+import { AssayError } from '#base/errors.ts'
+import { type Random, randomUuid } from '#base/random.ts'
+import type { CallContext, Peer } from './call.ts'
+
+/** What a {@link ServerCall} is made of. */
+export interface ServerCallOptions {
+  readonly peer: Peer
+  readonly method: string
+  readonly headers: Metadata
+  readonly random: Random
+}
+
+/** The context of one call that is being answered. What costs something is made when it is first asked for. */
+export class ServerCall implements CallContext {
+  readonly peer: Peer
+  readonly method: string
+  readonly #headers: Metadata
+  readonly #random: Random
+  #abort: AbortController | undefined
+  #abortReason: AssayError | undefined
+  #requestId: string | undefined
+
+  constructor(options: ServerCallOptions) {
+    this.peer = options.peer
+    this.method = options.method
+    this.#headers = options.headers
+    this.#random = options.random
+  }
+
+  get signal(): AbortSignal {
+    if (this.#abort === undefined) {
+      this.#abort = new AbortController()
+      if (this.#abortReason !== undefined) this.#abort.abort(this.#abortReason)
+    }
+    return this.#abort.signal
+  }
+
+  get requestId(): string {
+    this.#requestId ??= randomUuid(this.#random)
+    return this.#requestId
+  }
+
+  get aborted(): boolean {
+    return this.#abortReason !== undefined
+  }
+
+  metadata(name: string): readonly string[] {
+    return this.#headers.get(name).filter((value) => typeof value === 'string')
+  }
+
+  /** Aborts the signal, once. */
+  abort(why: string, reason: string): void {
+    if (this.#abortReason !== undefined) return
+    this.#abortReason = new AssayError('unavailable', why, { reason })
+    this.#abort?.abort(this.#abortReason)
+  }
+}

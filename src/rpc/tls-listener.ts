@@ -1,0 +1,123 @@
+import type { Server } from 'node:net'
+import { createServer, type TLSSocket } from 'node:tls'
+import { AssayError, messageOf } from '#base/errors.ts'
+import type { SpiffeId } from '#spiffe/spiffe-id.ts'
+import type { TlsPeer } from './call.ts'
+import type { Listener, ListenerLimits, ListenerOptions } from './listener.ts'
+import { exportKeyingMaterial, peerChain, secureContextOptions, type TlsIdentity } from './tls.ts'
+
+/** What a client's certificates have been found to say. */
+export interface VerifiedClient {
+  readonly spiffeId: SpiffeId
+  /** Decimal. */
+  readonly serialNumber: string
+  /** Unix time. */
+  readonly expiresAtSeconds: number
+}
+
+/** Where and how a TLS socket listens. */
+export interface ListenTlsOptions extends ListenerLimits {
+  /** An IP address, or a name that resolves to one of ours. */
+  readonly address: string
+  /** Zero: any that is free. */
+  readonly port: number
+  /** What the server shows; asked for at the start and at each {@link TlsListener.updateIdentity}. */
+  readonly identity: () => TlsIdentity
+  /**
+   * Decides about a client that shows certificates (DER, the leaf first, nothing verified yet). What it throws
+   * closes the connection. A client that shows none is let in without an ID.
+   */
+  readonly verifyClient: (chain: readonly Uint8Array[]) => VerifiedClient | Promise<VerifiedClient>
+  /** Refuses clients that cannot do X25519MLKEM768. Default false. */
+  readonly requirePqKem?: boolean
+  /** Default 10 s. */
+  readonly handshakeTimeoutMs?: number
+}
+
+/** A TLS socket that is being served. */
+export interface TlsListener {
+  readonly address: string
+  readonly port: number
+  /** Shows what `identity` now returns to every new connection. Those that are open stay as they are. */
+  updateIdentity(): void
+}
+
+/** Starts to listen. @throws AssayError as `RpcServer.listenTls`. */
+export async function listenTls(
+  options: ListenTlsOptions,
+  listener: Listener,
+  log: ListenerOptions['log'],
+): Promise<TlsListener> {
+  const { requirePqKem = false, handshakeTimeoutMs = 10_000 } = options
+  const context = () => secureContextOptions({ identity: options.identity(), requirePqKem })
+  const server = createServer({
+    ...context(),
+    ALPNProtocols: ['h2'],
+    handshakeTimeout: handshakeTimeoutMs,
+    // Asked for and not demanded: an agent that attests has none yet. OpenSSL's own verdict is not used,
+    // because it knows one set of roots and we one for each trust domain.
+    requestCert: true,
+    rejectUnauthorized: false,
+    // Small frames both ways: Nagle's algorithm would hold each of them back by up to 40 ms.
+    noDelay: true,
+  })
+  listener.attach(server)
+  server.on('tlsClientError', (error, socket) => {
+    log.debug({ error, address: socket.remoteAddress }, 'a TLS handshake failed')
+    socket.destroy()
+  })
+  server.on('secureConnection', (socket) => {
+    void admitClient(socket, options, listener).catch((error: unknown) => {
+      log.info({ error, address: socket.remoteAddress }, 'a TLS client is refused')
+      socket.destroy()
+    })
+  })
+  await listening(server, options)
+  const bound = server.address()
+  return {
+    address: options.address,
+    port: typeof bound === 'object' && bound !== null ? bound.port : options.port,
+    updateIdentity: () => server.setSecureContext(context()),
+  }
+}
+
+async function admitClient(
+  socket: TLSSocket,
+  options: ListenTlsOptions,
+  listener: Listener,
+): Promise<void> {
+  // Errors after the handshake come as a close too, and are told there.
+  socket.on('error', () => {})
+  if (socket.alpnProtocol !== 'h2') {
+    throw new AssayError('unauthenticated', 'the client does not speak HTTP/2 (ALPN h2)')
+  }
+  const address = socket.remoteAddress ?? ''
+  const chain = peerChain(socket)
+  const verified = chain.length === 0 ? undefined : await options.verifyClient(chain)
+  const peer: TlsPeer = {
+    kind: 'tls',
+    address,
+    spiffeId: verified?.spiffeId,
+    certificate: verified && chain[0],
+    serialNumber: verified?.serialNumber ?? '',
+    expiresAtSeconds: verified?.expiresAtSeconds ?? 0,
+    exporter: (label, length) => exportKeyingMaterial(socket, label, length),
+  }
+  listener.admit(socket, peer)
+}
+
+function listening(server: Server, where: { address: string; port: number }): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => reject(notListening(where, error)))
+    server.listen({ host: where.address, port: where.port, backlog: 4096 }, resolve)
+  })
+}
+
+function notListening(where: { address: string; port: number }, cause: unknown): AssayError {
+  const { address, port } = where
+  return new AssayError(
+    'failed-precondition',
+    `cannot listen on ${address} port ${port}: ${messageOf(cause)}`,
+    { cause },
+  )
+}

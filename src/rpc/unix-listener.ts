@@ -1,0 +1,137 @@
+import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import { dirname } from 'node:path'
+import { AssayError, messageOf } from '#base/errors.ts'
+import { readPeerCredentials } from '#host/peer-credentials.ts'
+import { closePidfd } from '#host/process.ts'
+import { maxSocketPathBytes } from './endpoint.ts'
+import type { Listener, ListenerLimits, ListenerOptions } from './listener.ts'
+
+/** Where and how a Unix socket listens. */
+export interface ListenUnixOptions extends ListenerLimits {
+  readonly path: string
+  /** Mode of the socket; connecting needs write permission. */
+  readonly mode: number
+  /** Mode of the folder, if it has to be made. Default 0755. */
+  readonly directoryMode?: number
+  /** A socket that is listening already, passed in by systemd. `path` then only names it, and `mode` is its. */
+  readonly fd?: number
+  /** Connections one user may have open at once. Root is not counted. Default 256. */
+  readonly maxConnectionsPerUser?: number
+}
+
+/** A Unix socket that is being served. */
+export interface UnixListener {
+  readonly path: string
+}
+
+/** Starts to listen. @throws AssayError as `RpcServer.listenUnix`. */
+export async function listenUnix(
+  options: ListenUnixOptions,
+  listener: Listener,
+  log: ListenerOptions['log'],
+): Promise<UnixListener> {
+  const { path, mode, directoryMode = 0o755, fd } = options
+  const server = createServer({ allowHalfOpen: true })
+  listener.attach(server)
+  admitPeers(server, listener, { limit: options.maxConnectionsPerUser ?? 256, log })
+  if (fd !== undefined) {
+    await listening(server, { fd })
+    return { path }
+  }
+  checkPath(path)
+  mkdirSync(dirname(path), { recursive: true, mode: directoryMode })
+  await removeStaleSocket(path)
+  await listening(server, { path })
+  chmodSync(path, mode)
+  return { path }
+}
+
+function admitPeers(
+  server: Server,
+  listener: Listener,
+  options: { readonly limit: number; readonly log: ListenerOptions['log'] },
+): void {
+  const { limit, log } = options
+  const perUser = new Map<number, number>()
+  server.on('connection', (socket: Socket) => {
+    try {
+      // Now, before HTTP/2 takes the handle away.
+      const { _handle: handle } = socket as Socket & { readonly _handle: { readonly fd: number } }
+      const credentials = readPeerCredentials(handle.fd)
+      const { uid, pidfd } = credentials
+      const open = perUser.get(uid) ?? 0
+      socket.once('close', () => {
+        const left = (perUser.get(uid) ?? 1) - 1
+        if (left === 0) perUser.delete(uid)
+        else perUser.set(uid, left)
+        if (pidfd !== undefined) closePidfd(pidfd)
+      })
+      perUser.set(uid, open + 1)
+      if (uid !== 0 && open >= limit) {
+        log.warn({ uid, limit }, 'a connection is refused: the user has too many open')
+        socket.destroy()
+        return
+      }
+      listener.admit(socket, { kind: 'unix', ...credentials })
+    } catch (error) {
+      log.warn({ error }, 'a connection is closed: its peer could not be told')
+      socket.destroy()
+    }
+  })
+}
+
+function checkPath(path: string): void {
+  const length = new TextEncoder().encode(path).length
+  if (path.startsWith('/') && length <= maxSocketPathBytes) return
+  const why = path.startsWith('/')
+    ? `it is ${length} bytes long, and a socket address holds ${maxSocketPathBytes}`
+    : 'it is not absolute'
+  throw new AssayError('failed-precondition', `cannot listen on the socket ${path}: ${why}`)
+}
+
+/** Removes what a server that was killed left behind, and nothing else. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = lstatSync(path, { throwIfNoEntry: false })
+  if (found === undefined) return
+  if (!found.isSocket()) throw inUse(path, 'something that is not a socket has this name')
+  if (await accepts(path)) throw inUse(path, 'another process is listening on it')
+  unlinkSync(path)
+}
+
+function inUse(path: string, why: string): AssayError {
+  return new AssayError('failed-precondition', `cannot listen on the socket ${path}: ${why}`, {
+    reason: 'socket-in-use',
+  })
+}
+
+/** Whether somebody listens. Only a refused connection proves that nobody does. */
+function accepts(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(path)
+    probe.once('connect', () => {
+      probe.destroy()
+      resolve(true)
+    })
+    probe.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'))
+  })
+}
+
+function listening(server: Server, where: { path: string } | { fd: number }): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => reject(notListening(where, error)))
+    // The backlog holds workloads back, instead of turning them away, while they all start at once.
+    server.listen({ ...where, backlog: 4096 }, resolve)
+  })
+}
+
+function notListening(where: { path: string } | { fd: number }, cause: unknown): AssayError {
+  const name = 'path' in where ? `socket ${where.path}` : `passed socket ${where.fd}`
+  return new AssayError(
+    'failed-precondition',
+    `cannot listen on the ${name}: ${messageOf(cause)}`,
+    {
+      cause,
+    },
+  )
+}
