@@ -30,6 +30,7 @@ export default {
     layer('tpm', 'base', 'pki', 'pq-crypto'),
     layer('hsm', 'base', 'pki', 'pq-crypto', 'host'),
     layer('rpc', 'base', 'pki', 'pq-crypto', 'spiffe', 'host'),
+    layer('workload-client', 'base', 'pki', 'pq-crypto', 'spiffe', 'host', 'rpc'),
     layer('attestation', 'base', 'pki', 'pq-crypto', 'spiffe', 'tpm'),
 
     forbid(
@@ -63,7 +64,7 @@ export default {
       'domain code never sees a protobuf message',
       {
         path: '^src/',
-        pathNot: `^src/(rpc|server/api|agent/(workload-api|sds|delegated-identity|broker|admin-api|server-client)|cli|console)/`,
+        pathNot: `^src/(rpc|workload-client|server/api|agent/(workload-api|sds|delegated-identity|broker|admin-api|server-client)|cli|console)/`,
       },
       { path: '^src/rpc/gen/' },
     ),

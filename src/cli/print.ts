@@ -1,0 +1,64 @@
+/** Seconds as a person says them: `3 d 4 h`, `12 m 5 s`. Two units at most. */
+export function durationText(totalSeconds: number): string {
+  const units: readonly (readonly [string, number])[] = [
+    ['d', 86400],
+    ['h', 3600],
+    ['m', 60],
+    ['s', 1],
+  ]
+  let rest = Math.max(0, Math.floor(totalSeconds))
+  const parts: string[] = []
+  for (const [name, size] of units) {
+    const count = Math.floor(rest / size)
+    rest -= count * size
+    if (count > 0 || (name === 's' && parts.length === 0)) parts.push(`${count} ${name}`)
+    else if (parts.length > 0) break
+    if (parts.length === 2) break
+  }
+  return parts.join(' ')
+}
+
+/** RFC 3339 in UTC; empty for zero, which everywhere means "not set". */
+export function timeText(epochSeconds: number): string {
+  if (epochSeconds === 0) return ''
+  return Temporal.Instant.fromEpochMilliseconds(epochSeconds * 1000).toString({
+    smallestUnit: 'second',
+  })
+}
+
+/** A time with how far away it is: `2026-01-01T00:00:00Z (in 5 h 3 m)`. */
+export function timeLeftText(epochSeconds: number, nowSeconds: number): string {
+  if (epochSeconds === 0) return 'never'
+  const left = epochSeconds - nowSeconds
+  const distance = left >= 0 ? `in ${durationText(left)}` : `${durationText(-left)} ago`
+  return `${timeText(epochSeconds)} (${distance})`
+}
+
+/** Lines of a table: columns as wide as their content, two spaces between, headings in capitals. */
+export function table(
+  headings: readonly string[],
+  rows: readonly (readonly string[])[],
+): readonly string[] {
+  const widths = headings.map((heading, column) =>
+    Math.max(heading.length, ...rows.map((row) => row[column]?.length ?? 0)),
+  )
+  const line = (cells: readonly string[]): string =>
+    cells
+      .map((cell, column) =>
+        column === cells.length - 1 ? cell : cell.padEnd(widths[column] ?? 0),
+      )
+      .join('  ')
+  return [line(headings.map((heading) => heading.toUpperCase())), ...rows.map(line)]
+}
+
+/** Lines of `name  value` pairs, names padded to one width. Pairs with an empty value are left out. */
+export function fields(pairs: readonly (readonly [string, string])[]): readonly string[] {
+  const shown = pairs.filter(([, value]) => value !== '')
+  const width = Math.max(0, ...shown.map(([name]) => name.length))
+  return shown.map(([name, value]) => `${name.padEnd(width)}  ${value}`)
+}
+
+/** `1 entry`, `2 entries`. */
+export function count(of: number, one: string, many = `${one}s`): string {
+  return `${of} ${of === 1 ? one : many}`
+}

@@ -1,0 +1,101 @@
+// What the server's messages look like to the commands: text forms in, plain records out.
+import { AssayError, type ErrorCode } from '#base/errors.ts'
+import type { Agent } from '#rpc/gen/spire/api/types/agent.ts'
+import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
+import type { Selector as WireSelector } from '#rpc/gen/spire/api/types/selector.ts'
+import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
+import type { Status } from '#rpc/gen/spire/api/types/status.ts'
+import { parseSelector, selectorType, selectorValue } from '#spiffe/selector.ts'
+import { parseSpiffeId, pathOf, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import { timeText } from './print.ts'
+
+/** @throws SyntaxError when `text` is not a SPIFFE ID. */
+export function wireId(text: string): SPIFFEID {
+  const id = parseSpiffeId(text)
+  return { trustDomain: trustDomainOf(id), path: pathOf(id) }
+}
+
+export const idText = (id: SPIFFEID | undefined): string =>
+  id === undefined ? '' : `spiffe://${id.trustDomain}${id.path}`
+
+/** @throws SyntaxError when one of `texts` is not `type:value`. */
+export function wireSelectors(texts: readonly string[]): WireSelector[] {
+  return texts.map((text) => {
+    const selector = parseSelector(text)
+    return { type: selectorType(selector), value: selectorValue(selector) }
+  })
+}
+
+const selectorTexts = (selectors: readonly WireSelector[]): readonly string[] =>
+  selectors.map(({ type, value }) => `${type}:${value}`)
+
+/** An entry as `--json` prints it. Durations are seconds, times RFC 3339; what is not set is left out. */
+export function entryRecord(entry: Entry) {
+  return {
+    id: entry.id,
+    spiffe_id: idText(entry.spiffeId),
+    parent_id: idText(entry.parentId),
+    selectors: selectorTexts(entry.selectors),
+    revision: entry.revisionNumber,
+    created_at: timeText(entry.createdAt),
+    ...(entry.x509SvidTtl > 0 && { x509_svid_ttl: entry.x509SvidTtl }),
+    ...(entry.jwtSvidTtl > 0 && { jwt_svid_ttl: entry.jwtSvidTtl }),
+    ...(entry.federatesWith.length > 0 && { federates_with: entry.federatesWith }),
+    ...(entry.dnsNames.length > 0 && { dns_names: entry.dnsNames }),
+    ...(entry.hint !== '' && { hint: entry.hint }),
+    ...(entry.expiresAt > 0 && { expires_at: timeText(entry.expiresAt) }),
+    ...(entry.admin && { admin: true }),
+    ...(entry.downstream && { downstream: true }),
+    ...(entry.storeSvid && { store_svid: true }),
+    ...(entry.additionalAttributes?.disableX509SvidPrefetch && {
+      disable_x509_svid_prefetch: true,
+    }),
+    ...(entry.additionalAttributes?.jwtSvidIncludeJti && { jwt_svid_include_jti: true }),
+  }
+}
+
+/** An agent as `--json` prints it. */
+export function agentRecord(agent: Agent) {
+  return {
+    id: idText(agent.id),
+    attestation_type: agent.attestationType,
+    banned: agent.banned,
+    can_reattest: agent.canReattest,
+    serial_number: agent.x509svidSerialNumber,
+    expires_at: timeText(agent.x509svidExpiresAt),
+    selectors: selectorTexts(agent.selectors),
+    ...(agent.agentVersion !== '' && { agent_version: agent.agentVersion }),
+  }
+}
+
+const codes: Readonly<Record<number, ErrorCode>> = {
+  3: 'invalid-argument',
+  5: 'not-found',
+  6: 'already-exists',
+  7: 'permission-denied',
+  8: 'resource-exhausted',
+  9: 'failed-precondition',
+  12: 'unimplemented',
+  14: 'unavailable',
+  16: 'unauthenticated',
+}
+
+/** @throws AssayError when one item of a batch failed. */
+export function requireOk(status: Status | undefined, what: string): void {
+  if (status === undefined || status.code === 0) return
+  throw new AssayError(codes[status.code] ?? 'internal', `cannot ${what}: ${status.message}`)
+}
+
+/** Every item of a paged list. */
+export async function* pages<T>(
+  page: (
+    pageToken: string,
+  ) => Promise<{ readonly items: readonly T[]; readonly nextPageToken: string }>,
+): AsyncGenerator<T> {
+  let token = ''
+  do {
+    const { items, nextPageToken } = await page(token)
+    yield* items
+    token = nextPageToken
+  } while (token !== '')
+}

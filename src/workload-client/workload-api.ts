@@ -1,0 +1,159 @@
+import { createPrivateKey, type KeyObject } from 'node:crypto'
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import { type Certificate, parseCertificate, splitCertificates } from '#pki/certificate.ts'
+import type { Connection } from '#rpc/client.ts'
+import {
+  SpiffeWorkloadAPIDefinition,
+  type X509SVIDResponse,
+} from '#rpc/gen/spiffe/workload/workload.ts'
+import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
+import { parseTrustDomain, type TrustDomain } from '#spiffe/trust-domain.ts'
+import { connectEndpoint } from './connect-endpoint.ts'
+
+/** An X.509-SVID with its key, as a workload holds it. */
+export interface WorkloadX509Svid {
+  readonly spiffeId: SpiffeId
+  /** Leaf first, without the root. */
+  readonly certificates: readonly Certificate[]
+  readonly privateKey: KeyObject
+  /** PKCS#8, DER. */
+  readonly pkcs8: Uint8Array
+  readonly hint: string
+}
+
+/** Everything X.509 a workload needs, replaced as a whole by each message. */
+export interface X509Context {
+  /** The first is the default identity. */
+  readonly svids: readonly WorkloadX509Svid[]
+  /** DER roots by trust domain, the own one among them. */
+  readonly bundles: ReadonlyMap<TrustDomain, readonly Uint8Array[]>
+}
+
+/** A JWT-SVID as a workload gets it. */
+export interface WorkloadJwtSvid {
+  readonly spiffeId: SpiffeId
+  /** JWS compact serialization. It is a bearer secret until it expires. */
+  readonly token: string
+  readonly hint: string
+}
+
+/** What a JWT-SVID says, once the agent has verified it. */
+export interface ValidatedJwtSvid {
+  readonly spiffeId: SpiffeId
+  readonly claims: Readonly<Record<string, unknown>>
+}
+
+const trustDomainOfKey = (key: string): TrustDomain =>
+  parseTrustDomain(key.replace(/^spiffe:\/\//, ''))
+
+function x509Context(response: X509SVIDResponse): X509Context {
+  if (response.svids.length === 0) {
+    throw new AssayError('internal', 'the agent answered FetchX509SVID without an SVID')
+  }
+  const bundles = new Map<TrustDomain, readonly Uint8Array[]>()
+  const svids = response.svids.map((svid) => {
+    const spiffeId = parseSpiffeId(svid.spiffeId)
+    const [, , name = ''] = spiffeId.split('/')
+    bundles.set(parseTrustDomain(name), splitCertificates(svid.bundle))
+    return {
+      spiffeId,
+      certificates: splitCertificates(svid.x509Svid).map((der) => parseCertificate(der)),
+      // node:crypto reads DER only from its own Buffer type or a view like this one.
+      privateKey: createPrivateKey({
+        key: svid.x509SvidKey as Buffer,
+        format: 'der',
+        type: 'pkcs8',
+      }),
+      pkcs8: svid.x509SvidKey,
+      hint: svid.hint,
+    }
+  })
+  for (const [key, der] of response.federatedBundles)
+    bundles.set(trustDomainOfKey(key), splitCertificates(der))
+  return { svids, bundles }
+}
+
+/**
+ * A client of the SPIFFE Workload API. Streams yield the full state with each message and end by throwing the
+ * agent's answer (`permission-denied` when no identity is issued to the caller) or when `signal` aborts.
+ */
+export class WorkloadApi implements Disposable {
+  readonly #connection: Connection
+  readonly #client
+
+  /** @param endpoint `unix:///path` or `tcp://ip:port` (SPIFFE Workload Endpoint §4). */
+  constructor(endpoint: string, clock: Clock) {
+    this.#connection = connectEndpoint(endpoint, clock)
+    this.#client = this.#connection.client(SpiffeWorkloadAPIDefinition)
+  }
+
+  [Symbol.dispose](): void {
+    this.#connection.close()
+  }
+
+  /** Every X.509 context, the present one at once. */
+  async *x509Contexts(signal: AbortSignal): AsyncGenerator<X509Context> {
+    for await (const response of this.#client.fetchX509SVID({}, this.#options(signal))) {
+      yield x509Context(response)
+    }
+  }
+
+  /** The present X.509 context. */
+  async x509Context(signal: AbortSignal): Promise<X509Context> {
+    for await (const context of this.x509Contexts(signal)) return context
+    throw new AssayError('unavailable', 'the agent ended the stream without an answer')
+  }
+
+  /** DER roots by trust domain. */
+  async x509Bundles(signal: AbortSignal): Promise<ReadonlyMap<TrustDomain, readonly Uint8Array[]>> {
+    for await (const { bundles } of this.#client.fetchX509Bundles({}, this.#options(signal))) {
+      return new Map(
+        [...bundles].map(([key, der]) => [trustDomainOfKey(key), splitCertificates(der)]),
+      )
+    }
+    throw new AssayError('unavailable', 'the agent ended the stream without an answer')
+  }
+
+  /** The JWK set of each trust domain, as JSON text. */
+  async jwtBundles(signal: AbortSignal): Promise<ReadonlyMap<TrustDomain, string>> {
+    for await (const { bundles } of this.#client.fetchJWTBundles({}, this.#options(signal))) {
+      return new Map(
+        [...bundles].map(([key, json]) => [trustDomainOfKey(key), new TextDecoder().decode(json)]),
+      )
+    }
+    throw new AssayError('unavailable', 'the agent ended the stream without an answer')
+  }
+
+  /** One JWT-SVID for each identity of the caller, or for `spiffeId` alone. */
+  async jwtSvids(
+    audience: readonly string[],
+    { spiffeId, signal }: { readonly spiffeId?: string; readonly signal: AbortSignal },
+  ): Promise<readonly WorkloadJwtSvid[]> {
+    const { svids } = await this.#client.fetchJWTSVID(
+      { audience: [...audience], spiffeId: spiffeId ?? '' },
+      this.#options(signal),
+    )
+    return svids.map(({ spiffeId: id, svid, hint }) => ({
+      spiffeId: parseSpiffeId(id),
+      token: svid,
+      hint,
+    }))
+  }
+
+  /** Asks the agent to verify a JWT-SVID for `audience`. */
+  async validateJwtSvid(
+    token: string,
+    { audience, signal }: { readonly audience: string; readonly signal: AbortSignal },
+  ): Promise<ValidatedJwtSvid> {
+    const { spiffeId, claims } = await this.#client.validateJWTSVID(
+      { svid: token, audience },
+      this.#options(signal),
+    )
+    return { spiffeId: parseSpiffeId(spiffeId), claims: claims ?? {} }
+  }
+
+  #options(signal: AbortSignal) {
+    return { signal, metadata: { 'workload.spiffe.io': 'true' } }
+  }
+}
