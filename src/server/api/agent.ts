@@ -21,6 +21,7 @@ import { checkEntry } from '../entry/entry-fields.ts'
 import { agentMessage, parseNodeFilter, x509SvidMessage } from './agent-messages.ts'
 import { type AttestAgentDependencies, attestAgent, readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
+import { notesOf } from './call-notes.ts'
 import { parseEntryMessage } from './entry-messages.ts'
 import { idMessage, malformed, parseAgentIdMessage, parsePage, selectorMessage } from './messages.ts'
 
@@ -31,7 +32,7 @@ export interface AgentServiceDependencies extends AttestAgentDependencies {
 
 /** `spire.api.server.agent.v1.Agent`: nodes attest, renew, and are administered. */
 export function newAgentService(dependencies: AgentServiceDependencies) {
-  const { datastore, trustDomain, clock, random, authority, agentTtlSeconds, log } = dependencies
+  const { datastore, trustDomain, clock, random, authority, log } = dependencies
   const agentId = (id: Parameters<typeof parseAgentIdMessage>[0]): SpiffeId =>
     parseAgentIdMessage(id, trustDomain)
   const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
@@ -61,7 +62,7 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       const svid = await authority.issueX509Svid({
         spiffeId: id,
         publicKey: csr.publicKey,
-        ttlSeconds: agentTtlSeconds,
+        ttlSeconds: 0,
       })
       await datastore.updateNode(id, (present) => {
         // A ban that came in the meantime stays a ban.
@@ -73,6 +74,10 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
           attestedAtSeconds: nowSeconds(),
         }
       })
+      notesOf(context).details = {
+        serialNumber: svid.serialNumber,
+        expiresAt: svid.expiresAtSeconds,
+      }
       return { svid: x509SvidMessage(svid) }
     },
 
@@ -104,16 +109,20 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       return agentMessage(node, outputMask)
     },
 
-    async deleteAgent({ id }: DeleteAgentRequest) {
-      const node = await datastore.deleteNode(agentId(id))
+    async deleteAgent({ id }: DeleteAgentRequest, context: CallContext) {
+      const wanted = agentId(id)
+      notesOf(context).subject = wanted
+      const node = await datastore.deleteNode(wanted)
       if (node.attestationType === 'join_token') await deleteAlias(datastore, node.agentId)
       log.info({ spiffeId: node.agentId }, 'agent deleted')
       return {}
     },
 
     /** The node stays, without a serial that could be in use, so that it cannot attest again either. */
-    async banAgent({ id }: BanAgentRequest) {
-      const node = await datastore.updateNode(agentId(id), asBanned)
+    async banAgent({ id }: BanAgentRequest, context: CallContext) {
+      const wanted = agentId(id)
+      notesOf(context).subject = wanted
+      const node = await datastore.updateNode(wanted, asBanned)
       log.info({ spiffeId: node.agentId }, 'agent banned')
       return {}
     },
@@ -168,7 +177,8 @@ export async function recordAgentVersion(
   await datastore.updateNode(id, (present) => ({ ...present, agentVersion }))
 }
 
-const asBanned = (node: AttestedNodeRecord): AttestedNodeRecord => ({
+/** A node without a serial that could be in use. */
+export const asBanned = (node: AttestedNodeRecord): AttestedNodeRecord => ({
   ...node,
   serialNumber: '',
   newSerialNumber: '',

@@ -15,6 +15,7 @@ import type { CertificateAuthority } from '../ca/certificate-authority.ts'
 import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
 import type { AttestedNode, NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import { x509SvidMessage } from './agent-messages.ts'
+import { notesOf } from './call-notes.ts'
 import { malformed } from './messages.ts'
 
 /** What attestation of agents works with. */
@@ -24,22 +25,10 @@ export interface AttestAgentDependencies {
   readonly attestors: ReadonlyMap<string, NodeAttestor>
   readonly authority: Pick<CertificateAuthority, 'issueX509Svid'>
   readonly datastore: Pick<Datastore, 'node' | 'putNode' | 'updateNode'>
-  readonly agentTtlSeconds: number
   readonly clock: Clock
   readonly log: Log
   /** Told of every attestation: a node that attests while it is connected from elsewhere is worth an alarm. */
   onAttested(agentId: SpiffeId, address: string): void
-  /** Told of every refusal, for operators who look up why. */
-  onRefused(refusal: AttestationRefusal): void
-}
-
-/** An attestation that was refused. */
-export interface AttestationRefusal {
-  readonly context: CallContext
-  readonly attestationType: string
-  /** An agent ID; empty when the attestation did not get that far. */
-  readonly subject: string
-  readonly error: unknown
 }
 
 /** Longest an attestation may take, challenges included: a slow TPM needs some ten seconds for its keys. */
@@ -59,24 +48,19 @@ export async function* attestAgent(
   context: CallContext,
 ): AsyncGenerator<AttestAgentResponse, void, void> {
   const incoming = requests[Symbol.asyncIterator]()
-  let attestationType = ''
-  let subject = ''
-  try {
-    const params = readParams((await incoming.next()).value)
-    attestationType = params.data.type
-    const attestor = findAttestor(dependencies.attestors, attestationType)
-    const csr = readCsr(params.csr)
-    const proved = yield* converse({ dependencies, attestor, params, csr, incoming, context })
-    subject = proved.agentId
-    const { certificates, node } = await admit(dependencies, { attestor, proved, csr })
-    dependencies.onAttested(node.agentId, addressOf(context))
-    yield {
-      step: { $case: 'result', value: { svid: certificates, reattestable: node.canReattest } },
-    }
-  } catch (error) {
-    dependencies.onRefused({ context, attestationType, subject, error })
-    throw error
-  }
+  const notes = notesOf(context)
+  // Until the agent has said how, it is an attestation all the same.
+  notes.attestationType = ''
+  const params = readParams((await incoming.next()).value)
+  notes.attestationType = params.data.type
+  const attestor = findAttestor(dependencies.attestors, params.data.type)
+  const csr = readCsr(params.csr)
+  const proved = yield* converse({ dependencies, attestor, params, csr, incoming, context })
+  notes.subject = proved.agentId
+  const { svid, node } = await admit(dependencies, { attestor, proved, csr })
+  notes.details = { serialNumber: node.serialNumber, expiresAt: node.expiresAtSeconds }
+  dependencies.onAttested(node.agentId, addressOf(context))
+  yield { step: { $case: 'result', value: { svid, reattestable: node.canReattest } } }
 }
 
 interface Params {
@@ -208,7 +192,7 @@ async function admit(
   dependencies: AttestAgentDependencies,
   attestation: { readonly attestor: NodeAttestor; readonly proved: AttestedNode; readonly csr: Csr },
 ) {
-  const { trustDomain, datastore, authority, agentTtlSeconds, clock } = dependencies
+  const { trustDomain, datastore, authority, clock } = dependencies
   const { attestor, proved, csr } = attestation
   const { agentId, canReattest } = proved
   if (!agentId.startsWith(`${spiffeId(trustDomain, `/spire/agent/${attestor.type}`)}/`)) {
@@ -223,7 +207,7 @@ async function admit(
   const svid = await authority.issueX509Svid({
     spiffeId: agentId,
     publicKey: csr.publicKey,
-    ttlSeconds: agentTtlSeconds,
+    ttlSeconds: 0,
   })
   const node: AttestedNodeRecord = {
     agentId,
@@ -246,7 +230,7 @@ async function admit(
     })
   }
   dependencies.log.info({ spiffeId: agentId, type: attestor.type }, 'agent attested')
-  return { certificates: x509SvidMessage(svid), node }
+  return { svid: x509SvidMessage(svid), node }
 }
 
 function refuseBanned(node: AttestedNodeRecord): void {

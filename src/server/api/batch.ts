@@ -1,6 +1,8 @@
 import { AssayError } from '#base/errors.ts'
+import type { CallContext } from '#rpc/call.ts'
 import type { Status } from '#rpc/gen/spire/api/types/status.ts'
 import { wireStatus } from '#rpc/status.ts'
+import { notesOf } from './call-notes.ts'
 import { malformed, maxItems } from './messages.ts'
 
 /** The outcome of an item that went well. */
@@ -33,4 +35,26 @@ export async function answerEach<Item, Result extends object, Failure extends ob
 export function itemStatus(error: unknown): Status {
   if (!(error instanceof AssayError)) throw error
   return wireStatus(error)
+}
+
+/** Most items that an audit record names one by one. */
+const maxNoted = 1000
+
+interface Answered {
+  readonly status: Status
+  readonly id?: string
+  readonly entry?: { readonly id: string } | undefined
+}
+
+/** Notes for the audit record how each item of a batch ended: `id` or `id: why not`. */
+export function noted<R extends { readonly results: readonly Answered[] }>(
+  context: CallContext,
+  response: R,
+): R {
+  const items = response.results.slice(0, maxNoted).map(({ status, id, entry }) => {
+    const name = id ?? entry?.id ?? ''
+    return status.code === okStatus.code ? name : `${name}: ${status.message}`
+  })
+  notesOf(context).details = { items, count: response.results.length }
+  return response
 }

@@ -20,7 +20,7 @@ import type { Datastore } from '../datastore/datastore.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
 import { checkEntry } from '../entry/entry-fields.ts'
 import { agentOf } from './authorize.ts'
-import { answerEach, itemStatus } from './batch.ts'
+import { answerEach, itemStatus, noted } from './batch.ts'
 import { entryField, entryMessage, parseEntryFilter, parseEntryMessage } from './entry-messages.ts'
 import { malformed, masked, parsePage } from './messages.ts'
 import { joinFields } from './protobuf-fields.ts'
@@ -60,8 +60,8 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
     },
 
     /** An entry that is there already is answered with, so that a call whose reply was lost can be repeated. */
-    async batchCreateEntry(request: BatchCreateEntryRequest) {
-      return {
+    async batchCreateEntry(request: BatchCreateEntryRequest, context: CallContext) {
+      return noted(context, {
         results: await answerEach<Entry, Partial<BatchCreateEntryResponse_Result>, NoEntry>(
           request.entries,
           async (message) => {
@@ -79,11 +79,11 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
           },
           noEntry,
         ),
-      }
+      })
     },
 
-    async batchUpdateEntry(request: BatchUpdateEntryRequest) {
-      return {
+    async batchUpdateEntry(request: BatchUpdateEntryRequest, context: CallContext) {
+      return noted(context, {
         results: await answerEach<Entry, Partial<BatchUpdateEntryResponse_Result>, NoEntry>(
           request.entries,
           async (message) => {
@@ -98,11 +98,11 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
           },
           noEntry,
         ),
-      }
+      })
     },
 
-    async batchDeleteEntry({ ids }: BatchDeleteEntryRequest) {
-      return {
+    async batchDeleteEntry({ ids }: BatchDeleteEntryRequest, context: CallContext) {
+      return noted(context, {
         results: await answerEach(
           ids,
           async (id) => {
@@ -112,7 +112,7 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
           },
           (id) => ({ id }),
         ),
-      }
+      })
     },
 
     async getAuthorizedEntries({ outputMask }: GetAuthorizedEntriesRequest, context: CallContext) {

@@ -1,5 +1,6 @@
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
+import type { CallContext } from '#rpc/call.ts'
 import {
   type ImportRequest,
   type ListRequest,
@@ -10,6 +11,8 @@ import {
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Datastore, EnrolmentState, InventoryRecord } from '../datastore/datastore.ts'
+import { asBanned } from './agent.ts'
+import { notesOf } from './call-notes.ts'
 import { malformed, parsePage } from './messages.ts'
 
 export interface InventoryServiceDependencies {
@@ -34,7 +37,7 @@ export function newInventoryService({ trustDomain, datastore, clock }: Inventory
     },
 
     /** What is known of a TPM already, such as the clock of its last quote, stays when its state does. */
-    async import({ records: messages, dryRun }: ImportRequest) {
+    async import({ records: messages, dryRun }: ImportRequest, context: CallContext) {
       if (messages.length > maxRecords) throw malformed('import', `more than ${maxRecords} records`)
       const wanted = new Map(messages.map(parseRecord).map((record) => [record.hash, record]))
       if (wanted.size < messages.length) {
@@ -59,14 +62,17 @@ export function newInventoryService({ trustDomain, datastore, clock }: Inventory
         await datastore.putInventory(changed)
         for (const record of changed) await followState(record)
       }
+      notesOf(context).details = { ...counts, dryRun }
       return counts
     },
 
     /** Allowing a TPM, also one that is allowed, starts a new life: what it said of its clock is forgotten. */
-    async setState(request: SetStateRequest) {
+    async setState(request: SetStateRequest, context: CallContext) {
       const state = parseState(request.state)
       if (state === 'pending') throw malformed('state', 'only a TPM that knocks is pending')
       const hash = await findHash(request.endorsementKeyHash)
+      notesOf(context).subject = hash
+      notesOf(context).details = { state }
       const nodeName = parseNodeName(request.nodeName)
       const record = await datastore.updateInventory(hash, (present) => {
         if (state === 'denied' && present.state === 'allowed') {
@@ -105,12 +111,7 @@ export function newInventoryService({ trustDomain, datastore, clock }: Inventory
     if (state === 'allowed') {
       if (node.serialNumber === '') await datastore.deleteNode(agentId)
     } else if (node.serialNumber !== '') {
-      await datastore.updateNode(agentId, (present) => ({
-        ...present,
-        serialNumber: '',
-        newSerialNumber: '',
-        newExpiresAtSeconds: 0,
-      }))
+      await datastore.updateNode(agentId, asBanned)
     }
   }
 

@@ -18,6 +18,7 @@ import { x509SvidMessage } from './agent-messages.ts'
 import { readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
 import { itemStatus, okStatus } from './batch.ts'
+import { notesOf } from './call-notes.ts'
 import { idMessage, malformed, maxItems, parseIdMessage } from './messages.ts'
 import { unimplemented } from './unimplemented.ts'
 
@@ -43,17 +44,20 @@ export function newSvidService({ trustDomain, entries, authority }: SvidServiceD
       if (params.length > maxItems) throw malformed('batch', `more than ${maxItems} items`)
       const agentId = agentOf(context)
       const results: BatchNewX509SVIDResponse_Result[] = []
+      const issued: string[] = []
       for (let at = 0; at < params.length; at += turnSize) {
         if (at > 0) await nextTurn()
         context.signal.throwIfAborted()
         const turn = params.slice(at, at + turnSize)
-        results.push(...(await Promise.all(turn.map((item) => newX509Svid(agentId, item)))))
+        results.push(...(await Promise.all(turn.map((item) => newX509Svid(agentId, item, issued)))))
       }
+      notesOf(context).details = { issued, refused: params.length - issued.length }
       return { results }
     },
 
     async newJWTSVID({ entryId, audience }: NewJWTSVIDRequest, context: CallContext) {
       const entry = authorizedEntry(agentOf(context), entryId)
+      notesOf(context).subject = entryId
       const svid = await authority.issueJwtSvid({
         spiffeId: entry.spiffeId,
         audience,
@@ -64,7 +68,7 @@ export function newSvidService({ trustDomain, entries, authority }: SvidServiceD
     },
 
     /** The request names the ID and DNS names itself; operators are trusted with that. */
-    async mintX509SVID({ csr: der, ttl }: MintX509SVIDRequest) {
+    async mintX509SVID({ csr: der, ttl }: MintX509SVIDRequest, context: CallContext) {
       if (der.length === 0) throw malformed('CSR', 'it is missing')
       const csr = readCsr(der)
       const [uri, second] = csr.uris
@@ -77,16 +81,19 @@ export function newSvidService({ trustDomain, entries, authority }: SvidServiceD
         dnsNames: csr.dnsNames,
         ttlSeconds: ttl,
       })
+      notesOf(context).subject = svid.spiffeId
+      notesOf(context).details = { serialNumber: svid.serialNumber }
       return { svid: x509SvidMessage(svid) }
     },
 
-    async mintJWTSVID({ id, audience, ttl }: MintJWTSVIDRequest) {
+    async mintJWTSVID({ id, audience, ttl }: MintJWTSVIDRequest, context: CallContext) {
       const svid = await authority.issueJwtSvid({
         spiffeId: workloadId(parseIdMessage(id, 'SPIFFE ID')),
         audience,
         ttlSeconds: ttl,
         includeJti: false,
       })
+      notesOf(context).subject = svid.spiffeId
       return { svid: jwtSvidMessage(svid, '') }
     },
 
@@ -95,10 +102,14 @@ export function newSvidService({ trustDomain, entries, authority }: SvidServiceD
     newDownstreamX509CA: unimplemented('downstream authorities are not supported'),
   }
 
-  /** Nothing of the request but its key is used: who the SVID is for is the entry's business. */
+  /**
+   * Nothing of the request but its key is used: who the SVID is for is the entry's business. `issued` gets the
+   * entry id and the serial.
+   */
   async function newX509Svid(
     agentId: SpiffeId,
     { entryId, csr: der }: NewX509SVIDParams,
+    issued: string[],
   ): Promise<BatchNewX509SVIDResponse_Result> {
     try {
       const entry = authorizedEntry(agentId, entryId)
@@ -110,6 +121,7 @@ export function newSvidService({ trustDomain, entries, authority }: SvidServiceD
         dnsNames: entry.dnsNames,
         ttlSeconds: entry.x509SvidTtlSeconds,
       })
+      issued.push(`${entryId} ${svid.serialNumber}`)
       return { status: okStatus, svid: x509SvidMessage(svid, entry.hint) }
     } catch (error) {
       return { status: itemStatus(error), svid: undefined }
