@@ -157,7 +157,7 @@ function nextSteps(assay: Installation): void {
 
 async function main(): Promise<number> {
   const keep = process.argv.includes('--keep')
-  const assay = new Installation()
+  await using assay = new Installation()
   const interrupted = Promise.withResolvers<never>()
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => interrupted.reject(new Error('interrupted')))
@@ -179,8 +179,6 @@ async function main(): Promise<number> {
     for (const daemon of assay.daemons)
       line(`\n── the end of ${daemon.name}'s log\n${daemon.tail()}`)
     return 1
-  } finally {
-    if (!keep || assay.daemons.length > 0) await assay[Symbol.asyncDispose]()
   }
 }
 

@@ -38,7 +38,7 @@ function credentials(x509: X509Context): tls.SecureContextOptions {
   const [svid] = x509.svids
   if (svid === undefined) throw new Error('no SVID')
   return {
-    key: encodePem('PRIVATE KEY', svid.pkcs8),
+    key: encodePem('PRIVATE KEY', svid.privateKey),
     cert: svid.certificates.map(({ raw }) => encodePem('CERTIFICATE', raw)).join(''),
     minVersion: 'TLSv1.3',
   }

@@ -1,4 +1,3 @@
-import { createPrivateKey, type KeyObject } from 'node:crypto'
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import { type Certificate, parseCertificate, splitCertificates } from '#pki/certificate.ts'
@@ -16,9 +15,8 @@ export interface WorkloadX509Svid {
   readonly spiffeId: SpiffeId
   /** Leaf first, without the root. */
   readonly certificates: readonly Certificate[]
-  readonly privateKey: KeyObject
   /** PKCS#8, DER. */
-  readonly pkcs8: Uint8Array
+  readonly privateKey: Uint8Array
   readonly hint: string
 }
 
@@ -59,13 +57,7 @@ function x509Context(response: X509SVIDResponse): X509Context {
     return {
       spiffeId,
       certificates: splitCertificates(svid.x509Svid).map((der) => parseCertificate(der)),
-      // node:crypto reads DER only from its own Buffer type or a view like this one.
-      privateKey: createPrivateKey({
-        key: svid.x509SvidKey as Buffer,
-        format: 'der',
-        type: 'pkcs8',
-      }),
-      pkcs8: svid.x509SvidKey,
+      privateKey: svid.x509SvidKey,
       hint: svid.hint,
     }
   })

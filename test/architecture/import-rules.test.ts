@@ -10,7 +10,9 @@ interface Violation {
 const root = new URL('../..', import.meta.url).pathname
 
 /** Every violation under `directory`/src, and how many modules were read to find them. */
-async function cruise(directory: string): Promise<{ modules: number; violations: readonly Violation[] }> {
+async function cruise(
+  directory: string,
+): Promise<{ modules: number; violations: readonly Violation[] }> {
   const stdout = await new Promise<string>((resolve) => {
     execFile(
       process.execPath,

@@ -61,6 +61,7 @@ export class Installation implements AsyncDisposable {
   /** Everything that was started, in order. */
   readonly daemons: Daemon[] = []
   #serverPort = 0
+  #released = false
 
   constructor() {
     this.directory = mkdtempSync('/tmp/assay-')
@@ -207,12 +208,14 @@ ${settings}`,
     return entry?.id ?? ''
   }
 
-  /** Lets everything run on and keeps the directory. */
+  /** Lets everything run on and keeps the directory: disposing does nothing then. */
   release(): void {
-    for (const daemon of this.daemons.splice(0)) daemon.release()
+    this.#released = true
+    for (const daemon of this.daemons) daemon.release()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#released) return
     for (const daemon of this.daemons.reverse()) await daemon[Symbol.asyncDispose]()
     await rm(this.directory, { recursive: true, force: true })
   }

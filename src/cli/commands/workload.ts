@@ -64,7 +64,7 @@ async function writeX509(directory: string, x509: X509Context): Promise<readonly
   for (const [index, svid] of x509.svids.entries()) {
     const [, , trustDomain = ''] = svid.spiffeId.split('/')
     const roots = [...x509.bundles].find(([name]) => name === trustDomain)?.[1] ?? []
-    await write(`svid.${index}.key`, encodePem('PRIVATE KEY', svid.pkcs8), 0o600)
+    await write(`svid.${index}.key`, encodePem('PRIVATE KEY', svid.privateKey), 0o600)
     await write(`svid.${index}.pem`, pem(svid.certificates.map(({ raw }) => raw)), 0o644)
     await write(`bundle.${index}.pem`, pem(roots), 0o644)
   }
