@@ -128,7 +128,7 @@ export const agentConfigSchema = object(
     })
       .default({})
       .describe('Metrics. Default: none are served.'),
-    log_level: choice('trace', 'debug', 'info', 'warn', 'error')
+    log_level: choice('debug', 'info', 'warn', 'error')
       .default('info')
       .describe('The least severe level that is logged.'),
     log_format: choice('json', 'text').default('text').describe('For programs or for people.'),

@@ -168,10 +168,15 @@ export class Identities {
     return this.#entitlements.of(selectors)
   }
 
-  /** Has what is missing signed, and waits until nothing is pending. */
+  /** Marks the X.509-SVIDs of an entitlement as used now, and has those that are missing signed. */
+  want(entitlement: Entitlement): void {
+    for (const { id } of entitlement.entries) this.#x509.want(id)
+  }
+
+  /** {@link want}, and waits until nothing is pending. */
   async settled(entitlement: Entitlement, signal: AbortSignal): Promise<void> {
+    this.want(entitlement)
     const ids = entitlement.entries.map((entry) => entry.id)
-    this.#x509.want(ids)
     await this.#x509.settled(ids, signal)
   }
 

@@ -100,7 +100,7 @@ test('X509SvidCache signs an entry that opted out of prefetch only when it is wa
   bench.cache.setEntry(agentEntry('a', { disableX509SvidPrefetch: true }))
   await bench.settle()
   assert.deepEqual(bench.batches, [])
-  bench.cache.want(['a'])
+  bench.cache.want('a')
   await bench.cache.settled(['a'], never)
   assert.equal(bench.state('a'), 'held')
 })
@@ -162,7 +162,7 @@ test('X509SvidCache signs what somebody waits for before what nobody asked for',
   bench.cache.setEntry(agentEntry('a'))
   bench.cache.setEntry(agentEntry('b', { disableX509SvidPrefetch: true }))
   await bench.settle()
-  bench.cache.want(['b'])
+  bench.cache.want('b')
   bench.failure = undefined
   await bench.settle()
   assert.deepEqual(bench.batches.at(-2), ['b'])
@@ -265,7 +265,7 @@ test('X509SvidCache gives up the least recently used SVIDs above its size, never
   bench.cache.setEntry(agentEntry('c'))
   await bench.settle()
   assert.equal(bench.state('c'), 'pending')
-  bench.cache.want(['c'])
+  bench.cache.want('c')
   await bench.cache.settled(['c'], never)
   assert.deepEqual(
     ['a', 'b', 'c'].map((id) => bench.state(id)),

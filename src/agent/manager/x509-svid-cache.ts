@@ -185,19 +185,17 @@ export class X509SvidCache {
     if (withdrawn.length > 0) this.#options.onChanged(withdrawn)
   }
 
-  /** Marks entries as used now, and has those without an SVID signed before all others. */
-  want(entryIds: readonly string[]): void {
-    for (const id of entryIds) {
-      const slot = this.#slots.get(id)
-      if (slot === undefined) continue
-      if (slot.svid !== undefined) {
-        this.#held.delete(id)
-        this.#held.set(id, slot)
-      } else if (slot.refusal === undefined && !this.#signing.has(slot)) {
-        this.#urgent.add(slot)
-        // What failed is tried again when the wait between attempts is over, not at each caller's wish.
-        if (slot.failure === undefined) this.#signAlarm.ring()
-      }
+  /** Marks an entry as used now, and has its SVID signed before all others when there is none. */
+  want(entryId: string): void {
+    const slot = this.#slots.get(entryId)
+    if (slot === undefined) return
+    if (slot.svid !== undefined) {
+      this.#held.delete(entryId)
+      this.#held.set(entryId, slot)
+    } else if (slot.refusal === undefined && !this.#signing.has(slot)) {
+      this.#urgent.add(slot)
+      // What failed is tried again when the wait between attempts is over, not at each caller's wish.
+      if (slot.failure === undefined) this.#signAlarm.ring()
     }
   }
 

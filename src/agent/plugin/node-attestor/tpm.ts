@@ -82,8 +82,9 @@ class TpmNodeAttestor implements NodeAttestor {
     return {
       payload: prepared.payload,
       respond: async (challenge) => {
+        const asked = readChallenge(challenge)
         const answer = await this.#named(signal, () =>
-          respond(this.#options, prepared, { exchange, challenge }),
+          respond(this.#options, prepared, { exchange, asked }),
         )
         this.#status = { state: 'ok', detail: '' }
         return answer
@@ -153,10 +154,10 @@ async function prepare(
 async function respond(
   { trustDomain }: TpmNodeAttestorOptions,
   prepared: Prepared,
-  { exchange, challenge }: { exchange: AttestationExchange; challenge: Uint8Array },
+  { exchange, asked }: { exchange: AttestationExchange; asked: TpmChallenge },
 ): Promise<Uint8Array> {
   const { tpm, endorsement, endorsementKey, attestationKey } = prepared
-  const { credential, nonce, selection } = readChallenge(challenge)
+  const { credential, nonce, selection } = asked
   exchange.signal.throwIfAborted()
   const session = await startEndorsementSession(tpm, endorsementKey, endorsement)
   const keys = { attestationKey, endorsementKey: endorsementKey.key }

@@ -1,0 +1,333 @@
+import { equalBytes } from '#base/bytes.ts'
+import type { Clock } from '#base/clock.ts'
+import { AssayError, messageOf } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { CallContext, Encoded } from '#rpc/call.ts'
+import type {
+  JWTSVIDRequest,
+  JWTSVIDResponse,
+  SpiffeWorkloadAPIDefinition,
+  ValidateJWTSVIDRequest,
+  ValidateJWTSVIDResponse,
+} from '#rpc/gen/spiffe/workload/workload.ts'
+import type { Handlers } from '#rpc/service.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
+import { type ValidatedJwtSvid, validateJwtSvid } from '#spiffe/jwt-svid.ts'
+import type { Selector } from '#spiffe/selector.ts'
+import { parseSpiffeId, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { Metrics, StreamKind } from '#telemetry/metrics.ts'
+import type { WorkloadAttestation } from '../attestation/workload-attestation.ts'
+import type { Entitlement } from '../manager/entitlements.ts'
+import { withUniqueHints } from '../manager/hints.ts'
+import type { Identities } from '../manager/identities.ts'
+import type { AgentStatus } from '../status.ts'
+import { claimsOf, encodeJwtBundles } from './jwt-responses.ts'
+import type { Refusals } from './refusals.ts'
+import { encodeX509Bundles, encodeX509Svids } from './x509-responses.ts'
+
+export interface WorkloadApiOptions {
+  readonly trustDomain: TrustDomain
+  readonly identities: Identities
+  readonly attestation: WorkloadAttestation
+  readonly refusals: Refusals
+  readonly status: AgentStatus
+  readonly metrics: Metrics
+  /** Give the own bundle also to callers that no entry matches. */
+  readonly allowUnauthenticatedVerifiers: boolean
+  /** Claims of foreign tokens that ValidateJWTSVID reports, beside `sub`, `exp` and `aud`. */
+  readonly allowedForeignJwtClaims: readonly string[]
+  /** Beginnings of selectors that the log may show. */
+  readonly logSelectors: readonly string[]
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** An answer that holds for as long as its entitlement's version. */
+interface X509Answer {
+  readonly encoded: Encoded
+  /** When the first SVID in it expires. Unix time. */
+  readonly expiresAtMs: number
+}
+
+/** Most audiences one token is asked for. */
+const maxAudiences = 64
+
+/**
+ * The SPIFFE Workload API. Every call attests its caller anew; a stream's first message goes out as soon as all SVIDs
+ * are there, and each later one holds the whole new state.
+ */
+export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
+  readonly #options: WorkloadApiOptions
+  readonly #foreignClaims: ReadonlySet<string>
+  /** What callers were found to be, for the record of their refusal. */
+  readonly #callers = new WeakMap<CallContext, readonly Selector[]>()
+
+  constructor(options: WorkloadApiOptions) {
+    this.#options = options
+    this.#foreignClaims = new Set(['sub', 'exp', 'aud', ...options.allowedForeignJwtClaims])
+  }
+
+  readonly fetchX509SVID = (_request: object, context: CallContext): AsyncIterable<Encoded> =>
+    this.#follow(context, { kind: 'x509-svid', answer: (caller) => this.#x509Svids(caller) })
+
+  readonly fetchX509Bundles = (_request: object, context: CallContext): AsyncIterable<Encoded> =>
+    this.#follow(context, { kind: 'x509-bundles', answer: (caller) => this.#x509Bundles(caller) })
+
+  readonly fetchJWTBundles = (_request: object, context: CallContext): AsyncIterable<Encoded> =>
+    this.#follow(context, { kind: 'jwt-bundles', answer: (caller) => this.#jwtBundles(caller) })
+
+  readonly fetchJWTSVID = (
+    request: JWTSVIDRequest,
+    context: CallContext,
+  ): Promise<JWTSVIDResponse> =>
+    this.#answer(context, async () => {
+      const wanted = checkJwtRequest(request)
+      const caller = await this.#admit(context)
+      const entries = withUniqueHints(
+        caller.entries.filter((entry) => wanted === undefined || entry.spiffeId === wanted),
+      )
+      if (entries.length === 0) throw noIdentity(context)
+      const svids = await Promise.all(
+        entries.map(async (entry) => {
+          const { token } = await this.#options.identities.jwtSvid(
+            entry,
+            request.audience,
+            context.signal,
+          )
+          return { spiffeId: entry.spiffeId, svid: token, hint: entry.hint }
+        }),
+      )
+      return { svids }
+    })
+
+  readonly validateJWTSVID = (
+    request: ValidateJWTSVIDRequest,
+    context: CallContext,
+  ): Promise<ValidateJWTSVIDResponse> =>
+    this.#answer(context, async () => {
+      if (request.audience === '') throw invalid('audience must be specified')
+      if (request.svid === '') throw invalid('svid must be specified')
+      const caller = await this.#admit(context)
+      const bundles = this.#bundlesOf(caller)
+      if (bundles === undefined) throw noIdentity(context)
+      const { trustDomain, clock } = this.#options
+      const token = validated(request, {
+        bundles,
+        nowSeconds: Math.trunc(clock.now().epochMilliseconds / 1000),
+      })
+      const isOwn = trustDomainOf(token.spiffeId) === trustDomain
+      return {
+        spiffeId: token.spiffeId,
+        claims: claimsOf(token, isOwn ? undefined : this.#foreignClaims),
+      }
+    })
+
+  /** Sends an answer, and another one whenever it has changed. */
+  async *#follow(
+    context: CallContext,
+    {
+      kind,
+      answer,
+    }: { kind: StreamKind; answer: (of: Entitlement) => X509Answer | Encoded | undefined },
+  ): AsyncIterable<Encoded> {
+    const { identities, metrics, status } = this.#options
+    try {
+      const caller = await this.#admit(context)
+      using _use = caller.use()
+      using _stream = metrics.stream(kind)
+      using _count = countStream(status)
+      if (kind === 'x509-svid') await identities.settled(caller, context.signal)
+      let sent: Uint8Array | undefined
+      for (;;) {
+        const seen = caller.version
+        this.#requireSynchronized()
+        if (caller.entries.length === 0 && !this.#admitsAnyone(kind)) throw noIdentity(context)
+        if (kind === 'x509-svid') identities.want(caller)
+        const made = answer(caller)
+        const next = made !== undefined && 'encoded' in made ? made.encoded : made
+        if (next !== undefined && (sent === undefined || !equalBytes(sent, next.bytes))) {
+          sent = next.bytes
+          yield next
+        }
+        await caller.changedSince(seen, context.signal)
+      }
+    } catch (error) {
+      throw this.#refused(context, error)
+    }
+  }
+
+  async #answer<T>(context: CallContext, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      throw this.#refused(context, error)
+    }
+  }
+
+  /** Who calls, and what it is entitled to. */
+  async #admit(context: CallContext): Promise<Entitlement> {
+    this.#requireSynchronized()
+    const { attestation, identities } = this.#options
+    const selectors = await attestation.attestPeer(context.peer, context.signal)
+    this.#callers.set(context, selectors)
+    this.#requireSynchronized()
+    return identities.entitlementOf(selectors)
+  }
+
+  #requireSynchronized(): void {
+    const { identities, status } = this.#options
+    if (identities.isSynchronized) return
+    const why = status.detail === '' ? status.state : `${status.state}: ${status.detail}`
+    throw new AssayError('unavailable', `the agent has no word of its server yet (${why})`, {
+      reason: 'not-synchronized',
+    })
+  }
+
+  #admitsAnyone(kind: StreamKind): boolean {
+    return kind !== 'x509-svid' && this.#options.allowUnauthenticatedVerifiers
+  }
+
+  /** Undefined: nothing new can be said yet. */
+  #x509Svids(caller: Entitlement): X509Answer | undefined {
+    const answer = caller.memo(this.#makeX509Svids)
+    if (answer instanceof AssayError) throw answer
+    if (answer === undefined || answer.expiresAtMs > this.#nowMs()) return answer
+    // One of them has expired this very moment: what is left is the answer.
+    const fresh = this.#makeX509Svids(caller)
+    if (fresh instanceof AssayError) throw fresh
+    return fresh
+  }
+
+  readonly #makeX509Svids = (caller: Entitlement): X509Answer | AssayError | undefined => {
+    const view = this.#options.identities.x509View(caller)
+    switch (view.state) {
+      case 'none':
+      case 'pending':
+        return undefined
+      case 'unavailable':
+        return new AssayError('unavailable', view.error.message, {
+          reason: 'x509-svid-unavailable',
+          cause: view.error,
+        })
+      case 'ready':
+        return {
+          encoded: encodeX509Svids(view),
+          expiresAtMs: Math.min(...view.identities.map(({ svid }) => svid.expiresAtMs)),
+        }
+    }
+  }
+
+  #x509Bundles(caller: Entitlement): Encoded | undefined {
+    return caller.memo(this.#makeX509Bundles)
+  }
+
+  readonly #makeX509Bundles = (caller: Entitlement): Encoded | undefined => {
+    const bundles = this.#bundleListOf(caller)
+    return bundles === undefined ? undefined : encodeX509Bundles(bundles)
+  }
+
+  #jwtBundles(caller: Entitlement): Encoded | undefined {
+    return caller.memo(this.#makeJwtBundles)
+  }
+
+  readonly #makeJwtBundles = (caller: Entitlement): Encoded | undefined => {
+    const bundles = this.#bundleListOf(caller)
+    return bundles === undefined ? undefined : encodeJwtBundles(bundles)
+  }
+
+  #bundleListOf(caller: Entitlement): readonly Bundle[] | undefined {
+    const { identities } = this.#options
+    const { own } = identities.bundles
+    return own === undefined ? undefined : [own, ...identities.federatedOf(caller.entries)]
+  }
+
+  /** The bundles a caller may verify with; undefined: none. */
+  #bundlesOf(caller: Entitlement): ((name: TrustDomain) => Bundle | undefined) | undefined {
+    const list = this.#bundleListOf(caller)
+    const isEntitled = caller.entries.length > 0 || this.#options.allowUnauthenticatedVerifiers
+    if (list === undefined || !isEntitled) return undefined
+    return (name) => list.find((bundle) => bundle.trustDomain === name)
+  }
+
+  /** Keeps and logs a refusal, and says what the caller gets to know of it. */
+  #refused(context: CallContext, error: unknown): unknown {
+    if (context.signal.aborted || !(error instanceof AssayError)) return error
+    const selectors = this.#callers.get(context) ?? []
+    const reason = error.reason ?? error.code
+    this.#options.refusals.record(context, { selectors, reason })
+    const { logSelectors, log } = this.#options
+    const shown = selectors.filter((each) => logSelectors.some((start) => each.startsWith(start)))
+    const { peer } = context
+    log.info(
+      {
+        requestId: context.requestId,
+        method: context.method,
+        ...(peer.kind === 'unix' && { pid: peer.pid, uid: peer.uid }),
+        reason,
+        ...(shown.length > 0 && { selectors: shown }),
+        error: messageOf(error),
+      },
+      'a call of the Workload API is refused',
+    )
+    return error
+  }
+
+  #nowMs(): number {
+    return this.#options.clock.now().epochMilliseconds
+  }
+}
+
+function countStream(status: AgentStatus): Disposable {
+  status.streams += 1
+  return {
+    [Symbol.dispose]: () => {
+      status.streams -= 1
+    },
+  }
+}
+
+/** @returns the SPIFFE ID that is asked for; undefined: every one the caller has. */
+function checkJwtRequest(request: JWTSVIDRequest): SpiffeId | undefined {
+  if (request.audience.length === 0 || request.audience.includes('')) {
+    throw invalid('audience must be specified')
+  }
+  if (request.audience.length > maxAudiences) {
+    throw invalid(`cannot ask for more than ${maxAudiences} audiences`)
+  }
+  if (request.spiffeId === '') return undefined
+  try {
+    return parseSpiffeId(request.spiffeId)
+  } catch (error) {
+    throw invalid(`invalid requested SPIFFE ID: ${messageOf(error)}`, error)
+  }
+}
+
+function validated(
+  request: ValidateJWTSVIDRequest,
+  against: {
+    readonly bundles: (name: TrustDomain) => Bundle | undefined
+    readonly nowSeconds: number
+  },
+): ValidatedJwtSvid {
+  try {
+    return validateJwtSvid(request.svid, { audience: request.audience, ...against })
+  } catch (error) {
+    throw invalid(messageOf(error), error)
+  }
+}
+
+/** The text is what SPIRE's agent says, which some clients look for. */
+function noIdentity(context: CallContext): AssayError {
+  return new AssayError('permission-denied', `no identity issued (request ${context.requestId})`, {
+    reason: 'no-identity-issued',
+  })
+}
+
+function invalid(message: string, cause?: unknown): AssayError {
+  const reason = cause instanceof AssayError ? cause.reason : undefined
+  return new AssayError('invalid-argument', message, {
+    cause,
+    ...(reason !== undefined && { reason }),
+  })
+}
