@@ -1,0 +1,522 @@
+import { createPublicKey, hash, type KeyObject, verify } from 'node:crypto'
+import { Backoff } from '#base/backoff.ts'
+import { equalBytes } from '#base/bytes.ts'
+import type { Clock } from '#base/clock.ts'
+import { AssayError, messageOf } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { Random } from '#base/random.ts'
+import { Deadlines } from './deadlines.ts'
+import { type HsmKeyProfile, type HsmKeyType, profileOf } from './key-type.ts'
+import {
+  encodeMessage,
+  frameKind,
+  type KeyDescription,
+  type OpenRequest,
+  parseKeyDescription,
+  type SignerEvent,
+} from './protocol.ts'
+import { SignerProcess } from './signer-process.ts'
+
+const generateLimitMs = 120_000
+const openLimitMs = 10_000
+const probeInterval = Temporal.Duration.from({ seconds: 10 })
+
+/** What an {@link HsmClient} is made of. */
+export interface HsmClientOptions {
+  /** The program that speaks the signer's protocol on descriptor 3, and its arguments. */
+  readonly command: readonly string[]
+  /** All of the signer's environment. */
+  readonly environment: Readonly<Record<string, string>>
+  readonly open: Omit<OpenRequest, 'spendFinalTry'>
+  /** How long the HSM may take over one signature before its process is ended, in milliseconds. */
+  readonly signLimitMs: number
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+}
+
+/** A key on the token. The object stays the same however often the token is opened again. */
+export interface HsmKey {
+  readonly label: string
+  readonly type: HsmKeyType
+  readonly publicKey: KeyObject
+}
+
+/** Whether the HSM signs, and why not. `refused`: nothing is tried until {@link HsmClient.resume}. */
+export interface HsmStatus {
+  readonly state: 'ok' | 'degraded' | 'down' | 'refused'
+  readonly detail: string
+}
+
+/** Counted since the client was opened. */
+export interface HsmCounters {
+  /** Signatures released. */
+  signatures: number
+  /** Signatures that did not verify, and were not released. */
+  wrongSignatures: number
+  /** Signer processes started. */
+  processes: number
+  /** Times the token was opened anew after it had been open. */
+  recoveries: number
+}
+
+class KnownKey implements HsmKey {
+  readonly label: string
+  readonly type: HsmKeyType
+  readonly profile: HsmKeyProfile
+  readonly spki: Uint8Array
+  readonly publicKey: KeyObject
+  /** As `crypto.verify` takes it. */
+  readonly verifier: { readonly key: KeyObject; readonly dsaEncoding: 'ieee-p1363' }
+  /** Set while the key can sign. */
+  ref: number | undefined
+  /** Why it cannot, although the token is there. */
+  fault: string | undefined
+
+  constructor({ label, type, publicKey: spki }: KeyDescription) {
+    this.label = label
+    this.type = type
+    this.profile = profileOf(type)
+    this.spki = spki
+    this.publicKey = createPublicKey({ key: spki as never, format: 'der', type: 'spki' })
+    this.verifier = { key: this.publicKey, dsaEncoding: 'ieee-p1363' }
+  }
+}
+
+/**
+ * Keeps a signer process running and a token open, and signs through them. No signature leaves that was not
+ * verified here, in another process than the one that made it. While the token is away every call fails at
+ * once; nothing waits for it to return but this.
+ */
+export class HsmClient implements AsyncDisposable {
+  readonly counters: HsmCounters = {
+    signatures: 0,
+    wrongSignatures: 0,
+    processes: 0,
+    recoveries: 0,
+  }
+  readonly #options: HsmClientOptions
+  readonly #deadlines: Deadlines
+  readonly #backoff: Backoff
+  readonly #stop = new AbortController()
+  readonly #keys = new Map<string, KnownKey>()
+  readonly #listeners = new Set<(status: HsmStatus) => void>()
+  readonly #opened = Promise.withResolvers<void>()
+  #resumed = Promise.withResolvers<void>()
+  #readiness = Promise.withResolvers<void>()
+  #status: HsmStatus = { state: 'down', detail: 'the hsm is being opened' }
+  #token = { label: '', serial: '', model: '' }
+  #process: SignerProcess | undefined
+  #lastEvent: SignerEvent['state'] | undefined
+  #cancelOpenLimit: (() => void) | undefined
+  #hasOpened = false
+  #running: Promise<unknown> = Promise.resolve()
+
+  /**
+   * Resolves once the token is open and every key on it has signed a challenge.
+   *
+   * @throws AssayError `unavailable` when the token cannot be opened; `failed-precondition`, reason
+   * `hsm-pin-refused`, when it refused the PIN: whoever starts again by itself may lock the token.
+   */
+  static async open(options: HsmClientOptions): Promise<HsmClient> {
+    const client = new HsmClient(options)
+    client.#running = Promise.all([client.#supervise(), client.#probeForEver()])
+    try {
+      await client.#opened.promise
+      return client
+    } catch (error) {
+      await client[Symbol.asyncDispose]()
+      throw error
+    }
+  }
+
+  private constructor(options: HsmClientOptions) {
+    this.#options = options
+    this.#deadlines = new Deadlines(options.clock, this.#stop.signal)
+    this.#backoff = new Backoff({
+      first: Temporal.Duration.from({ milliseconds: 500 }),
+      longest: Temporal.Duration.from({ seconds: 30 }),
+      random: options.random,
+    })
+    // Nobody need wait for these.
+    this.#opened.promise.catch(() => undefined)
+    this.#readiness.promise.catch(() => undefined)
+  }
+
+  get status(): HsmStatus {
+    return this.#status
+  }
+
+  /** The token that was last opened. */
+  get token(): { readonly label: string; readonly serial: string; readonly model: string } {
+    return this.#token
+  }
+
+  /** The signer's process, while there is one. */
+  get pid(): number | undefined {
+    return this.#process?.pid
+  }
+
+  /** Every key of ours that the token has had since the start, by label. */
+  get keys(): ReadonlyMap<string, HsmKey> {
+    return this.#keys
+  }
+
+  /** Calls back at each change of {@link status}. */
+  onStatus(listener: (status: HsmStatus) => void): Disposable {
+    this.#listeners.add(listener)
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
+  }
+
+  /**
+   * Signs `given` with the key's one scheme, and verifies the signature. A wrong one is asked for once
+   * more, in another session.
+   *
+   * @throws AssayError `unavailable`, at once while the HSM is away.
+   */
+  async sign(key: HsmKey, given: Uint8Array): Promise<Uint8Array> {
+    const known = this.#known(key)
+    const message = new Uint8Array(given)
+    for (let attempt = 1; attempt <= 2; attempt++) {
+      const { process, ref } = this.#signingWith(known)
+      const signature = await this.#signOnce(known, { message, process, ref })
+      if (signature !== undefined) {
+        this.counters.signatures++
+        if (known.fault !== undefined) this.#clearFault(known)
+        return signature
+      }
+      this.counters.wrongSignatures++
+      this.#options.log.error({ key: known.label, attempt }, 'hsm made a wrong signature')
+    }
+    // It stays in use: a fault that lasts is found by the next probe, which opens the token again.
+    known.fault = 'its last signatures were wrong'
+    this.#judge()
+    throw new AssayError('unavailable', `cannot sign with ${known.label}: the hsm signs wrongly`, {
+      reason: 'hsm-wrong-signature',
+    })
+  }
+
+  /**
+   * Makes a key pair on the token and has it sign a challenge.
+   *
+   * @throws AssayError `already-exists` when anything on the token has that label.
+   */
+  async generateKey(label: string, type: HsmKeyType): Promise<HsmKey> {
+    const process = this.#live()
+    const body = encodeMessage({ label, type })
+    const made = parseKeyDescription(
+      await process.request(frameKind.generate, generateLimitMs, body),
+    )
+    const key = new KnownKey(made)
+    if (key.label !== label || key.type !== type) {
+      throw new AssayError(
+        'internal',
+        `asked for ${type} key ${label}, got ${key.type} ${key.label}`,
+      )
+    }
+    const fault = await this.#challenge(key, { process, ref: made.ref })
+    if (fault !== undefined) {
+      throw new AssayError('unavailable', `cannot use new key ${label}: ${fault}`)
+    }
+    if (this.#process !== process || !this.#isOpen()) {
+      throw new AssayError(
+        'unavailable',
+        `made key ${label}, but the hsm was lost: ${this.#status.detail}`,
+      )
+    }
+    key.ref = made.ref
+    this.#keys.set(label, key)
+    return key
+  }
+
+  /** Destroys whatever on the token has that label. */
+  async destroyKey(label: string): Promise<void> {
+    const process = this.#live()
+    this.#keys.delete(label)
+    await process.request(frameKind.destroy, generateLimitMs, encodeMessage({ label }))
+    this.#judge()
+  }
+
+  /**
+   * Tries the PIN again, once, after it was refused. Does nothing in any other state.
+   *
+   * @throws AssayError `failed-precondition` when it is refused again; `unavailable` when it could not be
+   * tried now: it will be, once.
+   */
+  async resume(): Promise<void> {
+    if (this.#status.state !== 'refused') return
+    this.#readiness = Promise.withResolvers()
+    this.#readiness.promise.catch(() => undefined)
+    this.#resumed.resolve()
+    await this.#readiness.promise
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#cancelOpenLimit?.()
+    this.#set({ state: 'down', detail: 'the hsm client is closed' })
+    const process = this.#process
+    this.#process = undefined
+    await process?.close()
+    this.#stop.abort()
+    this.#resumed.resolve()
+    await this.#running
+  }
+
+  /** One process after the other, until disposed. */
+  async #supervise(): Promise<void> {
+    let spendFinalTry = false
+    while (!this.#stop.signal.aborted) {
+      const why = await this.#runProcess(spendFinalTry)
+      if (this.#stop.signal.aborted) return
+      spendFinalTry = false
+      if (this.#lastEvent === 'refused') {
+        await this.#resumed.promise
+        this.#resumed = Promise.withResolvers()
+        spendFinalTry = true
+        continue
+      }
+      // A signer that gave up waiting for its token has not crashed: look again soon.
+      if (this.#lastEvent === 'absent') this.#backoff.reset()
+      this.#lose(why)
+      try {
+        await this.#options.clock.sleep(this.#backoff.next(), this.#stop.signal)
+      } catch {
+        return // disposed
+      }
+    }
+  }
+
+  /** One life of the signer; resolves with the reason it ended. */
+  async #runProcess(spendFinalTry: boolean): Promise<string> {
+    const { command, environment, open, log } = this.#options
+    this.#lastEvent = undefined
+    const process: SignerProcess = new SignerProcess({
+      command,
+      environment,
+      deadlines: this.#deadlines,
+      log,
+      onEvent: (event) => this.#heed(process, event),
+    })
+    this.#process = process
+    this.counters.processes++
+    process.tell(frameKind.open, encodeMessage({ ...open, spendFinalTry }))
+    this.#limitOpening(process)
+    const why = await process.ended
+    this.#cancelOpenLimit?.()
+    if (this.#process === process) this.#process = undefined
+    return why
+  }
+
+  #heed(process: SignerProcess, event: SignerEvent): void {
+    if (this.#process !== process) return
+    this.#lastEvent = event.state
+    switch (event.state) {
+      case 'ready':
+        void this.#admit(process, event)
+        return
+      case 'recovering':
+      case 'absent':
+        this.#limitOpening(process)
+        this.#lose(event.detail)
+        return
+      case 'refused': {
+        const detail = `${event.detail}; nothing is tried until an operator resumes`
+        const refusal = new AssayError(
+          'failed-precondition',
+          `the hsm refused the PIN: ${detail}`,
+          {
+            reason: 'hsm-pin-refused',
+          },
+        )
+        this.#voidKeys()
+        this.#set({ state: 'refused', detail })
+        this.#opened.reject(refusal)
+        this.#readiness.reject(refusal)
+      }
+    }
+  }
+
+  /** Opening, and each try at it, must come to something within ten seconds. */
+  #limitOpening(process: SignerProcess): void {
+    this.#cancelOpenLimit?.()
+    this.#cancelOpenLimit = this.#deadlines.start(openLimitMs, () =>
+      process.kill(`the token did not open within ${openLimitMs} ms`),
+    )
+  }
+
+  #lose(why: string): void {
+    this.#voidKeys()
+    this.#set({ state: 'down', detail: why })
+    const error = new AssayError('unavailable', `cannot open the hsm: ${why}`)
+    this.#opened.reject(error)
+    this.#readiness.reject(error)
+  }
+
+  #voidKeys(): void {
+    for (const key of this.#keys.values()) key.ref = undefined
+  }
+
+  /** The token is open: are these the keys we know, and do they sign? Only then do we. */
+  async #admit(process: SignerProcess, event: SignerEvent & { state: 'ready' }): Promise<void> {
+    const described = new Map(event.keys.map((key) => [key.label, key]))
+    for (const { label, why } of event.refused) {
+      this.#options.log.error(
+        { key: label, reason: 'hsm-key-refused' },
+        `hsm key is not used: ${why}`,
+      )
+    }
+    try {
+      for (const [label, description] of described) {
+        if (!this.#keys.has(label)) this.#keys.set(label, new KnownKey(description))
+      }
+      const checks = await Promise.all(
+        [...this.#keys.values()].map((key) => this.#check(process, key, described.get(key.label))),
+      )
+      if (this.#process !== process || this.#lastEvent !== 'ready') return
+      this.#cancelOpenLimit?.()
+      for (const { key, ref, fault } of checks) {
+        key.ref = fault === undefined ? ref : undefined
+        key.fault = fault
+      }
+    } catch (error) {
+      // The token went again while we asked (its own event follows), or its answers are not to be trusted.
+      if (!(error instanceof AssayError))
+        process.kill(`the signer broke the protocol: ${messageOf(error)}`)
+      return
+    }
+    this.#token = event.token
+    if (this.#hasOpened) this.counters.recoveries++
+    this.#hasOpened = true
+    this.#judge()
+    this.#opened.resolve()
+    this.#readiness.resolve()
+  }
+
+  async #check(
+    process: SignerProcess,
+    key: KnownKey,
+    described: KeyDescription | undefined,
+  ): Promise<{ key: KnownKey; ref: number | undefined; fault: string | undefined }> {
+    const ref = described?.ref
+    let fault: string | undefined
+    if (described === undefined || ref === undefined) fault = 'it is not on the token'
+    else if (!equalBytes(described.publicKey, key.spki))
+      fault = 'the token has another key of that name'
+    else fault = await this.#challenge(key, { process, ref })
+    return { key, ref, fault }
+  }
+
+  /** Why the key does not sign, or undefined when it does. */
+  async #challenge(
+    key: KnownKey,
+    using: { readonly process: SignerProcess; readonly ref: number },
+  ): Promise<string | undefined> {
+    for (let attempt = 1; attempt <= 2; attempt++) {
+      const message = this.#options.random.bytes(32)
+      if ((await this.#signOnce(key, { ...using, message })) !== undefined) return undefined
+      this.counters.wrongSignatures++
+    }
+    return 'its signature over a challenge does not verify'
+  }
+
+  async #signOnce(
+    key: KnownKey,
+    { process, ref, message }: { process: SignerProcess; ref: number; message: Uint8Array },
+  ): Promise<Uint8Array | undefined> {
+    const digest = hash(key.profile.hash, message, 'buffer')
+    const reference = new Uint8Array(4)
+    new DataView(reference.buffer).setUint32(0, ref)
+    const signature = await process
+      .request(frameKind.sign, this.#options.signLimitMs, reference, digest)
+      .catch(throwUnavailable)
+    const right =
+      signature.length === key.profile.signatureBytes &&
+      verify(key.profile.hash, message, key.verifier, signature)
+    return right ? signature : undefined
+  }
+
+  #known(key: HsmKey): KnownKey {
+    const known = this.#keys.get(key.label)
+    if (known === key) return known
+    throw new AssayError('unavailable', `cannot sign with ${key.label}: the key is gone`)
+  }
+
+  #signingWith(key: KnownKey): { process: SignerProcess; ref: number } {
+    const process = this.#live()
+    if (key.ref === undefined) {
+      throw new AssayError(
+        'unavailable',
+        `cannot sign with ${key.label}: ${key.fault ?? 'not ready'}`,
+      )
+    }
+    return { process, ref: key.ref }
+  }
+
+  /** @throws AssayError `unavailable` unless the token is open. */
+  #live(): SignerProcess {
+    if (this.#process !== undefined && this.#isOpen()) return this.#process
+    throw new AssayError('unavailable', `hsm is ${this.#status.state}: ${this.#status.detail}`)
+  }
+
+  #isOpen(): boolean {
+    return this.#status.state === 'ok' || this.#status.state === 'degraded'
+  }
+
+  #clearFault(key: KnownKey): void {
+    key.fault = undefined
+    this.#judge()
+  }
+
+  /** What the keys' states come to, while the token is open. */
+  #judge(): void {
+    const faulty = [...this.#keys.values()].filter((key) => key.fault !== undefined)
+    if (faulty.length === 0) {
+      this.#set({ state: 'ok', detail: '' })
+      return
+    }
+    const detail = faulty.map((key) => `${key.label}: ${key.fault}`).join('; ')
+    const some = [...this.#keys.values()].some((key) => key.ref !== undefined)
+    this.#set({ state: some ? 'degraded' : 'down', detail })
+  }
+
+  #set(status: HsmStatus): void {
+    if (status.state === this.#status.state && status.detail === this.#status.detail) return
+    this.#status = status
+    for (const listener of this.#listeners) listener(status)
+  }
+
+  /** Notices within seconds that an idle token is gone, and keeps sessions that time out alive. */
+  async #probeForEver(): Promise<void> {
+    let signaturesBefore = 0
+    for (;;) {
+      try {
+        await this.#options.clock.sleep(probeInterval, this.#stop.signal)
+      } catch {
+        return // disposed
+      }
+      const idle = this.counters.signatures === signaturesBefore
+      signaturesBefore = this.counters.signatures
+      if (this.#process === undefined || this.#lastEvent !== 'ready') continue
+      try {
+        await this.#probe(this.#process, idle)
+        if (this.#isOpen()) this.#backoff.reset()
+      } catch (error) {
+        this.#options.log.warn({ error }, 'hsm does not answer a probe')
+      }
+    }
+  }
+
+  async #probe(process: SignerProcess, idle: boolean): Promise<void> {
+    const keys = [...this.#keys.values()]
+    if (keys.some((key) => key.fault !== undefined)) return process.tell(frameKind.reopen)
+    if (!idle) return
+    await process.request(frameKind.probe, this.#options.signLimitMs)
+    const [first] = keys
+    if (first !== undefined) await this.sign(first, this.#options.random.bytes(32))
+  }
+}
+
+/** To a caller who wants a signature every reason there is none is the same. */
+function throwUnavailable(error: unknown): never {
+  throw new AssayError('unavailable', messageOf(error), { cause: error })
+}

@@ -1,0 +1,199 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import type { Socket } from 'node:net'
+import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
+import { AssayError, messageOf } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { Deadlines } from './deadlines.ts'
+import { type Frame, FrameReader, FrameWriter } from './frame.ts'
+import { frameKind, parseFailure, parseSignerEvent, type SignerEvent } from './protocol.ts'
+
+/** Requests that may be under way at once; the signer itself queues fewer. */
+const maxPending = 1024
+
+/** What a module may print in one life of its process before it is ignored. */
+const maxPrintedLines = 200
+const maxPrintedLength = 500
+
+/** How long an orderly end may take before it is made short. */
+const closeLimitMs = 2000
+
+/** What a signer process is started with. */
+export interface SignerProcessOptions {
+  /** Program and arguments. */
+  readonly command: readonly string[]
+  /** All of its environment. */
+  readonly environment: Readonly<Record<string, string>>
+  readonly deadlines: Deadlines
+  readonly log: Log
+  readonly onEvent: (event: SignerEvent) => void
+}
+
+interface Pending {
+  readonly resolve: (result: Uint8Array) => void
+  readonly reject: (error: AssayError) => void
+  readonly cancelDeadline: () => void
+}
+
+/** One life of the signer: a child process and the requests it owes an answer to. */
+export class SignerProcess {
+  /** Resolves, with the reason in words, once the process is gone and every request has been rejected. */
+  readonly ended: Promise<string>
+  readonly #options: SignerProcessOptions
+  readonly #child: ChildProcess
+  readonly #socket: Socket
+  readonly #writer: FrameWriter
+  readonly #pending = new Map<number, Pending>()
+  #lastId = 0
+  #why: string | undefined
+  #cancelKill: (() => void) | undefined
+
+  constructor(options: SignerProcessOptions) {
+    const [program = '', ...args] = options.command
+    this.#options = options
+    this.#child = spawn(program, args, {
+      env: options.environment,
+      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
+    })
+    this.#socket = this.#child.stdio[3] as Socket
+    this.#writer = new FrameWriter((bytes) => this.#socket.write(bytes))
+    const reader = new FrameReader()
+    this.#socket.on('data', (chunk: Uint8Array) => {
+      try {
+        for (const frame of reader.read(chunk)) this.#receive(frame)
+      } catch (error) {
+        this.kill(`the signer broke the protocol: ${messageOf(error)}`)
+      }
+    })
+    this.#socket.on('error', (error) => this.kill(`the signer's socket failed: ${error.message}`))
+    this.#socket.on('close', () => {
+      this.#rejectAll()
+      this.#limitEnding()
+    })
+    this.#logPrinted(this.#child.stdout)
+    this.#logPrinted(this.#child.stderr)
+    this.ended = new Promise((resolve) => {
+      const end = (how: string) => {
+        this.#why ??= how
+        this.#cancelKill?.()
+        this.#rejectAll()
+        resolve(this.#why)
+      }
+      this.#child.on('error', (error) => end(`cannot start ${program}: ${error.message}`))
+      this.#child.on('exit', (code, signal) =>
+        end(`the signer ended with ${signal ?? `status ${code}`}`),
+      )
+    })
+  }
+
+  /** Undefined when it could not be started. */
+  get pid(): number | undefined {
+    return this.#child.pid
+  }
+
+  /** Sends what is not answered. */
+  tell(kind: number, body: Uint8Array = new Uint8Array()): void {
+    if (this.#socket.writable) this.#writer.send(kind, 0, body)
+  }
+
+  /**
+   * Sends a request whose body is `parts` in order. An answer that does not come within `limitMs` ends the
+   * process: a call that hangs in a module cannot be taken back.
+   *
+   * @throws AssayError as the signer words it, or `unavailable`.
+   */
+  request(kind: number, limitMs: number, ...parts: readonly Uint8Array[]): Promise<Uint8Array> {
+    return new Promise((resolve, reject) => {
+      if (this.#why !== undefined || !this.#socket.writable) return reject(this.#gone())
+      if (this.#pending.size >= maxPending) {
+        return reject(
+          new AssayError('unavailable', `hsm is overloaded: ${maxPending} requests wait`),
+        )
+      }
+      const id = this.#nextId()
+      const cancelDeadline = this.#options.deadlines.start(limitMs, () => {
+        this.kill(`the hsm did not answer within ${limitMs} ms`)
+      })
+      this.#pending.set(id, { resolve, reject, cancelDeadline })
+      this.#writer.send(kind, id, ...parts)
+    })
+  }
+
+  /** Ends the process at once. The first reason given is the one that is told. */
+  kill(why: string): void {
+    this.#why ??= why
+    this.#child.kill('SIGKILL')
+    this.#rejectAll()
+  }
+
+  /** Ends the process in order, or after two seconds at once. */
+  async close(): Promise<void> {
+    this.#why ??= 'the hsm client is closed'
+    this.#socket.end()
+    this.#limitEnding()
+    this.#rejectAll()
+    await this.ended
+  }
+
+  /** What has no socket is ending; what then stays is stuck. */
+  #limitEnding(): void {
+    this.#cancelKill ??= this.#options.deadlines.start(closeLimitMs, () =>
+      this.kill('the signer did not end'),
+    )
+  }
+
+  #nextId(): number {
+    this.#lastId = this.#lastId === 0xffffffff ? 1 : this.#lastId + 1
+    return this.#lastId
+  }
+
+  #receive(frame: Frame): void {
+    if (frame.kind === frameKind.event) {
+      this.#options.onEvent(parseSignerEvent(frame.body))
+      return
+    }
+    const pending = this.#pending.get(frame.id)
+    if (pending === undefined) throw new RangeError(`answer to unknown request ${frame.id}`)
+    if (frame.kind === frameKind.result) {
+      this.#settle(frame.id, pending)
+      pending.resolve(new Uint8Array(frame.body))
+    } else if (frame.kind === frameKind.failure) {
+      const { code, message } = parseFailure(frame.body)
+      this.#settle(frame.id, pending)
+      pending.reject(new AssayError(code, `hsm: ${message}`))
+    } else {
+      throw new RangeError(`unknown frame kind ${frame.kind}`)
+    }
+  }
+
+  #settle(id: number, pending: Pending): void {
+    this.#pending.delete(id)
+    pending.cancelDeadline()
+  }
+
+  #rejectAll(): void {
+    for (const [id, pending] of this.#pending) {
+      this.#settle(id, pending)
+      pending.reject(this.#gone())
+    }
+  }
+
+  #gone(): AssayError {
+    return new AssayError(
+      'unavailable',
+      `hsm is not available: ${this.#why ?? 'the signer is ending'}`,
+    )
+  }
+
+  #logPrinted(stream: Readable | null): void {
+    if (stream === null) return
+    let lines = 0
+    createInterface({ input: stream }).on('line', (line) => {
+      if (++lines > maxPrintedLines) return
+      this.#options.log.warn(
+        { line: line.slice(0, maxPrintedLength) },
+        'signer or its module printed',
+      )
+    })
+  }
+}

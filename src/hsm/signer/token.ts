@@ -1,0 +1,341 @@
+import { AssayError, messageOf } from '#base/errors.ts'
+import type { Random } from '#base/random.ts'
+import type { Deadlines } from '../deadlines.ts'
+import { type HsmKeyType, profileOf } from '../key-type.ts'
+import type { KeyDescription, OpenRequest, RefusedKey } from '../protocol.ts'
+import {
+  type Cryptoki,
+  ck,
+  cryptokiCode,
+  failureKind,
+  type Handle,
+  type TokenInfo,
+} from './cryptoki.ts'
+import { type FoundKey, KeyFinder } from './key-finder.ts'
+import {
+  generationMechanism,
+  keyIdOf,
+  placementAttributes,
+  privateKeyTemplate,
+  publicKeyTemplate,
+  signInput,
+} from './key-template.ts'
+import { loadPin } from './pin.ts'
+import { readPublicKey } from './public-key.ts'
+import { SessionPool } from './session-pool.ts'
+
+/** Four times the sessions of a busy server would wait two seconds on an HSM of 128 signatures a second. */
+const queueLimits = { queueLength: 256, waitMs: 2000 }
+
+/** What a token needs beside its module. */
+export interface TokenDeps {
+  readonly random: Random
+  readonly deadlines: Deadlines
+  /** Numbers keys; never gives the same number twice in one process. */
+  readonly nextRef: () => number
+}
+
+/** The PIN must not be tried. Unlike a module's own refusal this comes before the attempt. */
+class PinWithheldError extends Error {
+  override readonly name = 'PinWithheldError'
+}
+
+/** The PIN was sent, and whether the token took it for wrong cannot be told from the answer. */
+export class LoginInterruptedError extends Error {
+  override readonly name = 'LoginInterruptedError'
+}
+
+/**
+ * A token that is logged in to: its sessions, and the keys on it that are ours. Void after {@link close},
+ * or after any error of the kind `token`.
+ */
+export class Token {
+  readonly info: TokenInfo
+  readonly #cryptoki: Cryptoki
+  readonly #deps: TokenDeps
+  readonly #pool: SessionPool<Handle>
+  readonly #finder: KeyFinder
+  readonly #keys = new Map<number, FoundKey>()
+  #writing: Promise<unknown> = Promise.resolve()
+
+  /**
+   * Initialises the module, finds the one token that is meant, opens the sessions one after the other and
+   * logs in once: the PIN is sent at most once per call.
+   *
+   * @throws Error of any kind; the module is then finalised again.
+   */
+  static open(cryptoki: Cryptoki, request: OpenRequest, deps: TokenDeps): Token {
+    try {
+      cryptoki.initialize()
+      const info = findToken(cryptoki.tokens(), request)
+      const wanted = Math.min(Math.max(request.sessions, 1), 64)
+      // One session is kept free for generating and destroying where the token counts them.
+      const count = info.maxSessions > 1 ? Math.min(wanted, info.maxSessions - 1) : wanted
+      const sessions: Handle[] = []
+      for (let i = 0; i < count; i++) sessions.push(cryptoki.openSession(info.slot, 'read'))
+      const [first] = sessions
+      if (first === undefined) throw new RangeError('token allows no session')
+      logIn(cryptoki, first, { info, request })
+      return new Token(cryptoki, { info, request, sessions, deps })
+    } catch (error) {
+      try {
+        cryptoki.finalize()
+      } catch {
+        // What made opening fail says more than what made cleaning up fail.
+      }
+      throw error
+    }
+  }
+
+  private constructor(
+    cryptoki: Cryptoki,
+    opened: {
+      readonly info: TokenInfo
+      readonly request: OpenRequest
+      readonly sessions: readonly Handle[]
+      readonly deps: TokenDeps
+    },
+  ) {
+    this.#cryptoki = cryptoki
+    this.info = opened.info
+    this.#deps = opened.deps
+    this.#pool = new SessionPool(opened.sessions, queueLimits, opened.deps.deadlines)
+    this.#finder = new KeyFinder(cryptoki, opened.request.labelPrefix)
+  }
+
+  /** Every key of ours, checked, and what is under our prefix without being one. */
+  async listKeys(): Promise<{ keys: KeyDescription[]; refused: RefusedKey[] }> {
+    return this.#withSession(async (session) => {
+      const { found, refused } = this.#finder.all(session)
+      return { keys: found.map((key) => this.#register(key)), refused: [...refused] }
+    })
+  }
+
+  /**
+   * Signs a digest made by the type's hash.
+   *
+   * @throws AssayError `invalid-argument` for an unknown reference or a digest of another length.
+   */
+  async sign(ref: number, digest: Uint8Array): Promise<Uint8Array> {
+    const key = this.#keys.get(ref)
+    if (key === undefined) throw new AssayError('invalid-argument', `no key has reference ${ref}`)
+    const { digestBytes, signatureBytes } = profileOf(key.type)
+    if (digest.length !== digestBytes) {
+      throw new AssayError('invalid-argument', `digest of ${digest.length} bytes for ${key.type}`)
+    }
+    const operation = { ...signInput(key.type, digest), signatureBytes }
+    return this.#withSession((session) => this.#cryptoki.sign(session, key.handle, operation))
+  }
+
+  /** Makes a pair under a label that nothing on the token has. */
+  generate(label: string, type: HsmKeyType): Promise<KeyDescription> {
+    return this.#withWriteSession(async (session) => {
+      if (this.#finder.objects(session, label).length > 0) {
+        throw new AssayError(
+          'already-exists',
+          `cannot generate key: the token has an object ${label}`,
+        )
+      }
+      try {
+        const made = (await this.#generateByCopy(session, { label, type }))
+          ? this.#finder.one(session, label)
+          : undefined
+        if (made !== undefined && 'spki' in made) return this.#register(made)
+        this.#destroyAll(session, label)
+        await this.#generateInPlace(session, { label, type })
+        const key = this.#finder.one(session, label)
+        if ('spki' in key) return this.#register(key)
+        throw new AssayError('failed-precondition', `cannot generate key ${label}: ${key.why}`)
+      } catch (error) {
+        if (failureKind(error) === 'request') this.#destroyAll(session, label)
+        throw error
+      }
+    })
+  }
+
+  /** Destroys every object with that label; that there is none is no error. */
+  destroy(label: string): Promise<void> {
+    return this.#withWriteSession(async (session) => {
+      for (const [ref, key] of this.#keys) if (key.label === label) this.#keys.delete(ref)
+      this.#destroyAll(session, label)
+    })
+  }
+
+  /**
+   * Asks the token and every idle session whether they are still there.
+   *
+   * @throws Error of the kind `token` when one is not.
+   */
+  probe(): void {
+    this.#cryptoki.tokenInfo(this.info.slot)
+    for (const session of this.#pool.idle) {
+      if (!this.#cryptoki.isLoggedIn(session)) {
+        throw new AssayError('unavailable', 'a session is no longer logged in')
+      }
+    }
+  }
+
+  /** Waits for what is under way, which may be for ever, then finalises the module. */
+  async close(why: string): Promise<void> {
+    await this.#pool.close(new AssayError('unavailable', why))
+    await this.#writing
+    this.#cryptoki.finalize()
+  }
+
+  /**
+   * CKA_ID is to be derived from the public key, which is known only afterwards, and an object that is not
+   * modifiable takes no new CKA_ID. So the pair is born in the session and copied on to the token with its
+   * final attributes (C_CopyObject may set CKA_TOKEN, CKA_MODIFIABLE and CKA_ID: PKCS#11 v2.40 §5.7).
+   *
+   * @returns false when the module does not copy keys.
+   */
+  async #generateByCopy(
+    session: Handle,
+    wanted: { label: string; type: HsmKeyType },
+  ): Promise<boolean> {
+    const cryptoki = this.#cryptoki
+    try {
+      const pair = await cryptoki.generateKeyPair(session, generationMechanism(wanted.type), {
+        publicKey: publicKeyTemplate(wanted.type),
+        privateKey: privateKeyTemplate(),
+      })
+      const id = keyIdOf(readPublicKey(cryptoki, session, pair.publicKey).spki)
+      const attributes = placementAttributes({ label: wanted.label, id })
+      cryptoki.copyObject(session, pair.privateKey, attributes)
+      cryptoki.copyObject(session, pair.publicKey, attributes)
+      return true
+    } catch (error) {
+      if (failureKind(error) === 'token') throw error
+      return false
+    }
+  }
+
+  /** For modules that cannot copy: CKA_ID is random, and only ties the halves together. */
+  async #generateInPlace(
+    session: Handle,
+    wanted: { label: string; type: HsmKeyType },
+  ): Promise<void> {
+    const placement = { label: wanted.label, id: this.#deps.random.bytes(20) }
+    await this.#cryptoki.generateKeyPair(session, generationMechanism(wanted.type), {
+      publicKey: publicKeyTemplate(wanted.type, placement),
+      privateKey: privateKeyTemplate(placement),
+    })
+  }
+
+  #destroyAll(session: Handle, label: string): void {
+    for (const object of this.#finder.objects(session, label)) {
+      this.#cryptoki.destroyObject(session, object)
+    }
+  }
+
+  #register(key: FoundKey): KeyDescription {
+    const ref = this.#deps.nextRef()
+    this.#keys.set(ref, key)
+    return { ref, label: key.label, type: key.type, publicKey: key.spki }
+  }
+
+  async #withSession<Result>(operation: (session: Handle) => Promise<Result>): Promise<Result> {
+    let session: Handle | undefined = await this.#pool.take()
+    try {
+      return await operation(session)
+    } catch (error) {
+      session = this.#renewed(session, error)
+      throw error
+    } finally {
+      this.#pool.give(session)
+    }
+  }
+
+  /** After a failed C_Sign a session may stay in CKR_OPERATION_ACTIVE for ever, so it is not used again. */
+  #renewed(session: Handle, error: unknown): Handle | undefined {
+    if (cryptokiCode(error) === undefined) return session
+    try {
+      this.#cryptoki.closeSession(session)
+      return this.#cryptoki.openSession(this.info.slot, 'read')
+    } catch {
+      return undefined // the token is going; whoever got `error` has it opened again
+    }
+  }
+
+  /** One at a time, in a session of its own: whatever is left in it goes when it closes. */
+  #withWriteSession<Result>(operation: (session: Handle) => Promise<Result>): Promise<Result> {
+    const turn = this.#writing.then(async () => {
+      const session = this.#cryptoki.openSession(this.info.slot, 'write')
+      try {
+        return await operation(session)
+      } finally {
+        try {
+          this.#cryptoki.closeSession(session)
+        } catch {
+          // The operation's own outcome stands; a dead session shows at the next call.
+        }
+      }
+    })
+    this.#writing = turn.catch(() => undefined)
+    return turn
+  }
+}
+
+/** Labels are chosen by people and may be given twice; slot numbers change by themselves. */
+function findToken(tokens: readonly TokenInfo[], request: OpenRequest): TokenInfo {
+  const { tokenLabel, tokenSerial } = request
+  const matching = tokens.filter(
+    (token) =>
+      token.label === tokenLabel && (tokenSerial === undefined || token.serial === tokenSerial),
+  )
+  const [token, ...others] = matching
+  const wanted = `token "${tokenLabel}"${tokenSerial === undefined ? '' : ` serial ${tokenSerial}`}`
+  if (token === undefined) {
+    const there = tokens.map(({ label, serial }) => `"${label}" serial ${serial}`).join(', ')
+    throw new AssayError(
+      'unavailable',
+      `${request.module} has no ${wanted}, only: ${there || 'none'}`,
+    )
+  }
+  if (others.length > 0) {
+    const serials = matching.map(({ serial }) => serial).join(', ')
+    throw new AssayError(
+      'failed-precondition',
+      `${request.module} has several tokens "${tokenLabel}": set token_serial to one of ${serials}`,
+    )
+  }
+  return token
+}
+
+function logIn(
+  cryptoki: Cryptoki,
+  session: Handle,
+  { info, request }: { readonly info: TokenInfo; readonly request: OpenRequest },
+): void {
+  if ((info.flags & ck.CKF_USER_PIN_LOCKED) !== 0) {
+    throw new PinWithheldError('the PIN is locked (CKF_USER_PIN_LOCKED)')
+  }
+  if ((info.flags & ck.CKF_USER_PIN_FINAL_TRY) !== 0 && !request.spendFinalTry) {
+    throw new PinWithheldError(
+      'a wrong PIN would lock the token now (CKF_USER_PIN_FINAL_TRY), so it was not tried',
+    )
+  }
+  const pin = loadPin(request)
+  try {
+    cryptoki.login(session, pin)
+  } catch (error) {
+    if (failureKind(error) === 'pin') throw error
+    throw new LoginInterruptedError(describeFailure(error), { cause: error })
+  } finally {
+    pin.fill(0)
+  }
+}
+
+/** Whether opening must not be tried again by itself. */
+export function isPinRefusal(error: unknown): boolean {
+  return error instanceof PinWithheldError || failureKind(error) === 'pin'
+}
+
+/** A failure in words, with the function where the module failed. */
+export function describeFailure(error: unknown): string {
+  const code = cryptokiCode(error)
+  if (code === undefined) return messageOf(error)
+  const { message, method } = error as { message: string; method?: string }
+  const name = message.startsWith('CKR_VENDOR') ? `CKR 0x${code.toString(16)}` : message
+  return method ? `${method}: ${name}` : name
+}
