@@ -16,6 +16,7 @@ export interface SigningKey {
   readonly publicKey: KeyObject
   /**
    * Hashes and signs `message`, and has verified the signature with {@link publicKey} before it returns.
+   * The caller may reuse `message` at once.
    * ECDSA signatures are `r ‖ s`, each padded to the field size (as JWS wants it, RFC 7518 §3.4).
    *
    * @throws AssayError `unavailable` when the key cannot be used now; the caller may try again later.
@@ -51,6 +52,14 @@ export interface KeyManager extends AsyncDisposable {
   keys(): readonly SigningKey[]
   /** Destroys a key for ever. A name that is not there is not an error. */
   destroyKey(id: string): Promise<void>
+  /**
+   * Ends the state `refused`: the PIN is tried again, once. Does nothing in any other state. Absent where
+   * nothing can be refused.
+   *
+   * @throws AssayError `failed-precondition` when it is refused again; `unavailable` when it could not be
+   * tried yet.
+   */
+  resume?(): Promise<void>
   status(): KeyManagerStatus
   /** Calls back at each change of {@link status}. */
   onStatus(listener: (status: KeyManagerStatus) => void): Disposable

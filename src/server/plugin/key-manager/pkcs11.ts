@@ -1,0 +1,170 @@
+import { createHash } from 'node:crypto'
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { Random } from '#base/random.ts'
+import { HsmClient, type HsmCounters, type HsmKey } from '#hsm/client.ts'
+import { credentialPath, signerEnvironment } from '#hsm/environment.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { verifyKeyId } from './key-id.ts'
+import type { KeyManager, KeyManagerStatus, KeyType, SigningKey } from './key-manager.ts'
+
+/** What a server's `key_manager: { pkcs11: … }` comes to. */
+export interface Pkcs11Options {
+  /** Path of the PKCS#11 shared object, such as `/usr/lib/softhsm/libsofthsm2.so`. */
+  readonly module: string
+  /** CKA_LABEL of the token, without its padding. Slot numbers are never used: they change by themselves. */
+  readonly tokenLabel: string
+  /** Needed only where several tokens have that label. */
+  readonly tokenSerial?: string
+  /**
+   * File that holds the user PIN, readable by its owner alone. Default: the credential `hsm-pin` that systemd
+   * passes (`LoadCredentialEncrypted=hsm-pin:…`).
+   */
+  readonly pinFile?: string
+  /** Keys of other trust domains on the same token are not seen. */
+  readonly trustDomain: TrustDomain
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  /** Program and arguments of the signer. Default: the one in this source tree, run by this Node. */
+  readonly signerCommand?: readonly string[]
+  /** Variables for the module, beside the well-known ones which are passed on from this process. */
+  readonly environment?: Readonly<Record<string, string>>
+  /** Signatures at a time. Default 4. */
+  readonly sessions?: number
+  /** How long one signature may take before the signer is replaced. Default 5 s. */
+  readonly signTimeout?: Temporal.Duration
+}
+
+/** The key manager of a token, with what an operator may ask of it. */
+export interface Pkcs11KeyManager extends KeyManager {
+  readonly counters: Readonly<HsmCounters>
+  /** The signer's process, while it runs. */
+  readonly signerPid: number | undefined
+  resume(): Promise<void>
+}
+
+/**
+ * Keys that are made in an HSM and never leave it, reached through PKCS#11 in a process of its own. When the
+ * token goes away the keys stay known and signing fails at once until it is back, which needs nobody's help.
+ *
+ * @throws AssayError `unavailable` when the token cannot be opened now; `failed-precondition` when something
+ * must be put right first. With the reason `hsm-pin-refused` do not start again unattended: each start
+ * tries the PIN, and HSMs lock.
+ */
+export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs11KeyManager> {
+  const pinFile = options.pinFile ?? credentialPath('hsm-pin')
+  if (pinFile === undefined) {
+    throw new AssayError(
+      'failed-precondition',
+      'cannot open the hsm: no pin_file is set and systemd passes no credential hsm-pin',
+    )
+  }
+  const labelPrefix = labelPrefixOf(options.trustDomain)
+  const client = await HsmClient.open({
+    command: options.signerCommand ?? ownSigner(),
+    environment: { ...signerEnvironment(), ...options.environment },
+    open: {
+      module: options.module,
+      tokenLabel: options.tokenLabel,
+      tokenSerial: options.tokenSerial,
+      pinFile,
+      pinIsCredential: options.pinFile === undefined,
+      labelPrefix,
+      sessions: options.sessions ?? 4,
+    },
+    signLimitMs: options.signTimeout?.total('milliseconds') ?? 5000,
+    clock: options.clock,
+    random: options.random,
+    log: options.log,
+  })
+  return new TokenKeyManager(client, { labelPrefix, log: options.log })
+}
+
+/** `assay/<first 8 hex digits of SHA-256 of the trust domain's name>/`; a key id follows. */
+export function labelPrefixOf(trustDomain: TrustDomain): string {
+  return `assay/${createHash('sha256').update(trustDomain).digest('hex').slice(0, 8)}/`
+}
+
+function ownSigner(): readonly string[] {
+  const program = fileURLToPath(import.meta.resolve('#hsm/signer/main.ts'))
+  return [process.execPath, '--disable-proto=throw', '--max-semi-space-size=1', program]
+}
+
+class TokenKeyManager implements Pkcs11KeyManager {
+  readonly #client: HsmClient
+  readonly #labelPrefix: string
+  readonly #keys = new Map<string, SigningKey>()
+  readonly #logging: Disposable
+
+  constructor(client: HsmClient, options: { readonly labelPrefix: string; readonly log: Log }) {
+    this.#client = client
+    this.#labelPrefix = options.labelPrefix
+    for (const key of client.keys.values()) this.#add(key)
+    this.#logging = this.onStatus(({ state, detail, where }) => {
+      const fields = { state, detail, where }
+      if (state === 'ok') options.log.info(fields, 'hsm is ready')
+      else options.log.error(fields, `hsm is ${state}`)
+    })
+  }
+
+  get counters(): Readonly<HsmCounters> {
+    return this.#client.counters
+  }
+
+  get signerPid(): number | undefined {
+    return this.#client.pid
+  }
+
+  async generateKey(id: string, type: KeyType): Promise<SigningKey> {
+    verifyKeyId(id)
+    return this.#add(await this.#client.generateKey(this.#labelPrefix + id, type))
+  }
+
+  key(id: string): SigningKey | undefined {
+    return this.#keys.get(id)
+  }
+
+  keys(): readonly SigningKey[] {
+    return [...this.#keys.values()]
+  }
+
+  async destroyKey(id: string): Promise<void> {
+    verifyKeyId(id)
+    this.#keys.delete(id)
+    await this.#client.destroyKey(this.#labelPrefix + id)
+  }
+
+  status(): KeyManagerStatus {
+    const { label, serial } = this.#client.token
+    return { ...this.#client.status, where: `pkcs11 token "${label}" serial ${serial}` }
+  }
+
+  onStatus(listener: (status: KeyManagerStatus) => void): Disposable {
+    return this.#client.onStatus(() => listener(this.status()))
+  }
+
+  resume(): Promise<void> {
+    return this.#client.resume()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#logging[Symbol.dispose]()
+    await this.#client[Symbol.asyncDispose]()
+  }
+
+  #add(key: HsmKey): SigningKey {
+    const { label, type, publicKey } = key
+    const signingKey: SigningKey = {
+      id: label.slice(this.#labelPrefix.length),
+      type,
+      publicKey,
+      sign: (message) => this.#client.sign(key, message),
+    }
+    this.#keys.set(signingKey.id, signingKey)
+    return signingKey
+  }
+}

@@ -1,0 +1,56 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { SystemClock } from '#base/clock.ts'
+import { silentLog } from '#base/log.ts'
+import { SystemRandom } from '#base/random.ts'
+import { openDiskKeyManager } from '#server/plugin/key-manager/disk.ts'
+import { newMemoryKeyManager } from '#server/plugin/key-manager/memory.ts'
+import { openPkcs11KeyManager } from '#server/plugin/key-manager/pkcs11.ts'
+import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import { testKeyManager } from '../contract/key-manager.ts'
+import { newSoftHsm } from '../support/softhsm.ts'
+
+testKeyManager({
+  name: 'memory',
+  isDurable: false,
+  newStore: async () => ({
+    open: async () => newMemoryKeyManager(),
+    async [Symbol.asyncDispose]() {},
+  }),
+})
+
+testKeyManager({
+  name: 'disk',
+  isDurable: true,
+  async newStore() {
+    const directory = await mkdtemp(join(tmpdir(), 'assay-keys-'))
+    return {
+      open: () =>
+        openDiskKeyManager({ path: join(directory, 'keys', 'keys.json'), log: silentLog }),
+      [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
+    }
+  },
+})
+
+testKeyManager({
+  name: 'pkcs11',
+  isDurable: true,
+  async newStore() {
+    const token = await newSoftHsm()
+    return {
+      open: () =>
+        openPkcs11KeyManager({
+          module: token.module,
+          tokenLabel: token.tokenLabel,
+          pinFile: token.pinFile,
+          environment: token.environment,
+          trustDomain: parseTrustDomain('example.org'),
+          clock: new SystemClock(),
+          random: new SystemRandom(),
+          log: silentLog,
+        }),
+      [Symbol.asyncDispose]: () => token[Symbol.asyncDispose](),
+    }
+  },
+})
