@@ -20,6 +20,7 @@ import { newJwtKind } from './jwt-kind.ts'
 import { OwnBundle } from './own-bundle.ts'
 import { type ActiveAuthority, AuthorityRotator } from './rotator.ts'
 import { revokeAuthority, taintAuthority } from './taint.ts'
+import { Ticker } from './ticker.ts'
 import { newX509Kind } from './x509-kind.ts'
 
 export interface AuthorityManagerOptions {
@@ -77,9 +78,9 @@ export class AuthorityManager implements Disposable {
   readonly #listeners = new Set<(event: AuthorityEvent) => void>()
   #x509Signer: { readonly authority: ActiveAuthority; readonly signer: X509Signer } | undefined
   #lock: Promise<unknown> = Promise.resolve()
+  readonly #ticker: Ticker
   #failedRounds = 0
   #lastFailure = ''
-  #wake = new AbortController()
 
   private constructor(
     options: AuthorityManagerOptions,
@@ -87,6 +88,7 @@ export class AuthorityManager implements Disposable {
   ) {
     const { trustDomain, clock, random } = options
     this.#options = options
+    this.#ticker = new Ticker(clock, tick)
     this.#journal = state.journal
     this.#bundle = state.bundle
     this.#time = new IssueTime(clock, state.journal.value.newestIssueSeconds)
@@ -135,10 +137,10 @@ export class AuthorityManager implements Disposable {
   /** Makes a round every ten seconds, and at once when the key manager comes back. */
   async run(signal: AbortSignal): Promise<void> {
     using _status = this.#options.keyManager.onStatus(({ state }) => {
-      if (state === 'ok') this.#wake.abort()
+      if (state === 'ok') this.#ticker.wake()
     })
     while (!signal.aborted) {
-      await this.#pause(signal)
+      await this.#ticker.wait(signal)
       if (!signal.aborted) await this.round()
     }
   }
@@ -319,15 +321,5 @@ export class AuthorityManager implements Disposable {
     const done = this.#lock.then(work)
     this.#lock = done.catch(() => {})
     return done
-  }
-
-  /** Until the next tick, or until something wakes it. */
-  async #pause(signal: AbortSignal): Promise<void> {
-    this.#wake = new AbortController()
-    try {
-      await this.#options.clock.sleep(tick, AbortSignal.any([signal, this.#wake.signal]))
-    } catch (error) {
-      if (!signal.aborted && !this.#wake.signal.aborted) throw error
-    }
   }
 }

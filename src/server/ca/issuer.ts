@@ -1,7 +1,8 @@
 import { base64Url, utf8Bytes } from '#base/bytes.ts'
 import { AssayError } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
-import { compactJws, maxTokenCharacters } from '#pki/jws.ts'
+import { compactJws, type JwsAlgorithm, maxTokenCharacters } from '#pki/jws.ts'
+import { encodeJwtSvid } from '#spiffe/jwt-svid.ts'
 import { serverId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { KeyType } from '../plugin/key-manager/key-manager.ts'
@@ -126,16 +127,17 @@ export class Issuer implements CertificateAuthority {
       permit.ttlSeconds || this.#defaults.jwtSvidTtlSeconds,
       signer.expiresAtSeconds,
     )
-    const claims = {
-      sub: permit.spiffeId,
-      aud: permit.audience,
-      exp: expiresAtSeconds,
-      iat: issuedAtSeconds,
-      iss: this.#defaults.jwtIssuer,
-      jti: permit.includeJti ? base64Url(this.#random.bytes(16)) : undefined,
-    }
-    const header = { alg: jwsAlgorithm[signer.key.type], kid: signer.keyId, typ: 'JWT' }
-    const input = `${encodeJson(header)}.${encodeJson(claims)}`
+    const { jwtIssuer } = this.#defaults
+    const input = encodeJwtSvid({
+      keyId: signer.keyId,
+      alg: jwsAlgorithm[signer.key.type],
+      subject: permit.spiffeId,
+      audience: permit.audience,
+      issuedAtSeconds,
+      expiresAtSeconds,
+      ...(jwtIssuer === undefined ? {} : { issuer: jwtIssuer }),
+      ...(permit.includeJti ? { jti: base64Url(this.#random.bytes(jtiBytes)) } : {}),
+    })
     if (input.length > maxInputCharacters) {
       throw new AssayError(
         'invalid-argument',
@@ -154,7 +156,7 @@ export class Issuer implements CertificateAuthority {
 }
 
 /** JWS algorithms (RFC 7518 §3.1) of what keys sign with. */
-const jwsAlgorithm: Readonly<Record<KeyType, string>> = {
+const jwsAlgorithm: Readonly<Record<KeyType, JwsAlgorithm>> = {
   'ec-p256': 'ES256',
   'ec-p384': 'ES384',
   'rsa-2048': 'RS256',
@@ -164,7 +166,7 @@ const jwsAlgorithm: Readonly<Record<KeyType, string>> = {
 /** Leaves room for the longest signature, 512 bytes of RSA-4096. */
 const maxInputCharacters = maxTokenCharacters - 700
 
-const encodeJson = (value: object): string => base64Url(utf8Bytes(JSON.stringify(value)))
+const jtiBytes = 16
 
 /** @throws AssayError `unavailable` when the authority is at its end. */
 function cappedEnd(nowSeconds: number, ttlSeconds: number, authorityEndSeconds: number): number {

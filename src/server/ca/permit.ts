@@ -2,6 +2,7 @@ import { AssayError, messageOf } from '#base/errors.ts'
 import { checkKeyStrength, describePublicKey } from '#pki/public-key.ts'
 import { maxSpiffeIdBytes, type SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { dnsNameFault } from '../entry/dns-name.ts'
 import type { JwtSvidRequest, X509SvidRequest } from './certificate-authority.ts'
 import { type CertificateProfile, leafProfile } from './profile.ts'
 
@@ -20,7 +21,6 @@ export interface JwtPermit extends JwtSvidRequest {
 }
 
 const maxDnsNames = 256
-const dnsName = /^(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*$/i
 const maxAudiences = 256
 const maxAudienceCharacters = 4096
 
@@ -43,9 +43,9 @@ export function permitX509Svid(trustDomain: TrustDomain, request: X509SvidReques
   }
   if (dnsNames.length > maxDnsNames) throw refuse(`more than ${maxDnsNames} DNS names`)
   for (const name of dnsNames) {
-    if (name.length > 253 || !dnsName.test(name)) {
-      throw refuse(`${JSON.stringify(name.slice(0, 256))} is not a DNS name`)
-    }
+    const fault = dnsNameFault(name)
+    if (fault !== undefined)
+      throw refuse(`DNS name ${JSON.stringify(name.slice(0, 256))}: ${fault}`)
   }
   try {
     checkKeyStrength(describePublicKey(publicKey))
