@@ -83,8 +83,11 @@ export async function manufactureTpm(
   await using tpm = await Tpm.open(swtpm.tcti, { clock, random: new SystemRandom() })
   for (const profile of endorsementKeyProfiles) {
     if (bySetup.has(profile.name)) continue
-    const { area } = await madeAndFreed(createEndorsementPrimary(tpm, profile.template, none))
-    const certificate = await certify(area, { name, makerDirectory, config: config.maker })
+    const certificate = await certify(await publicAreaOf(tpm, profile.template), {
+      name,
+      makerDirectory,
+      config: config.maker,
+    })
     await writeNv(tpm, profile.certificateIndex, certificate)
   }
 }
@@ -103,8 +106,11 @@ export interface Swtpm extends AsyncDisposable {
 /** Longest path of a Unix socket, with `.ctrl` after it (sun_path of unix(7)). */
 const maxSocketPath = 102
 
-/** Powers a manufactured TPM up. */
-export async function startSwtpm(directory: string): Promise<Swtpm> {
+/** Powers a manufactured TPM up; a `temporary` one is removed when it is disposed of. */
+export async function startSwtpm(
+  directory: string,
+  { temporary = false }: { readonly temporary?: boolean } = {},
+): Promise<Swtpm> {
   const socket = join(directory, parts.socket)
   if (socket.length > maxSocketPath)
     throw new RangeError(`cannot start swtpm: ${socket} is longer than ${maxSocketPath} characters`)
@@ -138,6 +144,7 @@ export async function startSwtpm(directory: string): Promise<Swtpm> {
     async [Symbol.asyncDispose]() {
       child.kill('SIGKILL') // after a SIGSTOP nothing else reaches it; the state is written at every change
       await gone
+      if (temporary) await rm(directory, { recursive: true, force: true })
     },
   }
 }
@@ -152,14 +159,7 @@ export type TestTpmName = 'node-1' | 'node-2'
 export async function startTestTpm(name: TestTpmName = 'node-1'): Promise<Swtpm> {
   const directory = await mkdtemp(join(tmpdir(), 'assay-tpm-'))
   await copyTestTpm(directory, name)
-  const swtpm = await startSwtpm(directory)
-  return {
-    ...swtpm,
-    async [Symbol.asyncDispose]() {
-      await swtpm[Symbol.asyncDispose]()
-      await rm(directory, { recursive: true, force: true })
-    },
-  }
+  return await startSwtpm(directory, { temporary: true })
 }
 
 /** Copies a manufactured TPM, powered off, into `directory`. */
@@ -298,8 +298,7 @@ async function writeNv(tpm: Tpm, index: number, content: Uint8Array): Promise<vo
   }
 }
 
-/** The value of a resource that is disposed of at once. */
-async function madeAndFreed<T extends AsyncDisposable>(made: Promise<T>): Promise<T> {
-  await using resource = await made
-  return resource
+async function publicAreaOf(tpm: Tpm, template: PublicArea): Promise<PublicArea> {
+  await using key = await createEndorsementPrimary(tpm, template, none)
+  return key.area
 }
