@@ -102,11 +102,12 @@ async function loadKeys(path: string): Promise<Map<string, StoredKey>> {
     new AssayError('failed-precondition', `cannot load keys from ${path}: ${why}`, { cause })
   let text: string
   try {
-    await using file = await open(path, 'r')
-    const { size, mode } = await file.stat()
-    if (size > maxFileBytes) throw refuse(`it is ${size} bytes long, over ${maxFileBytes}`)
-    if ((mode & 0o077) !== 0) throw refuse(`others may read it; run chmod 0600 ${path}`)
-    text = await file.readFile('utf8')
+    text = await withFile(open(path, 'r'), async (file) => {
+      const { size, mode } = await file.stat()
+      if (size > maxFileBytes) throw refuse(`it is ${size} bytes long, over ${maxFileBytes}`)
+      if ((mode & 0o077) !== 0) throw refuse(`others may read it; run chmod 0600 ${path}`)
+      return file.readFile('utf8')
+    })
   } catch (error) {
     if (error instanceof AssayError) throw error
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map()
@@ -171,12 +172,12 @@ async function storeKeys(path: string, keys: ReadonlyMap<string, StoredKey>): Pr
   const temporary = `${path}.new`
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 })
-    await using file = await openPrivate(temporary)
-    await file.writeFile(`${JSON.stringify({ keys: encoded }, undefined, '\t')}\n`)
-    await file.sync()
+    await withFile(openPrivate(temporary), async (file) => {
+      await file.writeFile(`${JSON.stringify({ keys: encoded }, undefined, '\t')}\n`)
+      await file.sync()
+    })
     await rename(temporary, path)
-    await using parent = await open(directory, 'r')
-    await parent.sync()
+    await withFile(open(directory, 'r'), (parent) => parent.sync())
   } catch (error) {
     await unlink(temporary).catch(() => undefined)
     throw notStored(path, error)
@@ -187,6 +188,18 @@ function notStored(path: string, cause: unknown): AssayError {
   return new AssayError('unavailable', `cannot store keys in ${path}: ${messageOf(cause)}`, {
     cause,
   })
+}
+
+async function withFile<Result>(
+  opening: Promise<FileHandle>,
+  use: (file: FileHandle) => Promise<Result>,
+): Promise<Result> {
+  const file = await opening
+  try {
+    return await use(file)
+  } finally {
+    await file.close()
+  }
 }
 
 /** Whatever the umask is, and whatever an interrupted run has left there. */
