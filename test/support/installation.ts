@@ -137,7 +137,7 @@ export class Installation implements AsyncDisposable {
     const health = await freePort()
     const keyManagers = {
       pkcs11: `pkcs11: { module: /usr/lib/softhsm/libsofthsm2.so, token_label: assay, pin_file: ${this.at('hsm/pin')} }`,
-      disk: `disk: { path: ${this.at('server/keys.json')} }`,
+      disk: `disk: { path: ${this.at('server/keys')} }`,
       memory: 'memory: {}',
     }
     writeFileSync(
