@@ -48,6 +48,8 @@ export type X509View =
 
 export interface IdentitiesOptions {
   readonly issuer: Issuer
+  /** Called when the own bundle has changed. */
+  readonly onOwnBundle: (bundle: Bundle) => void
   readonly x509SvidCacheMaxSize: number
   readonly jwtSvidCacheMaxSize: number
   readonly clock: Clock
@@ -58,6 +60,7 @@ export interface IdentitiesOptions {
 /** Everything the agent serves: the entries, the bundles and the SVIDs, kept as the server last told. */
 export class Identities {
   readonly #issuer: Issuer
+  readonly #onOwnBundle: (bundle: Bundle) => void
   readonly #bundles = new BundleSet()
   readonly #entitlements = new Entitlements()
   readonly #x509: X509SvidCache
@@ -67,6 +70,7 @@ export class Identities {
 
   constructor({ issuer, clock, random, log, ...options }: IdentitiesOptions) {
     this.#issuer = issuer
+    this.#onOwnBundle = options.onOwnBundle
     this.#x509 = new X509SvidCache({
       signer: issuer.x509Signer,
       trustOf: (id) => this.#bundles.trustOf(id),
@@ -127,7 +131,7 @@ export class Identities {
 
   /** Takes an update over as a whole: a workload sees all of it or nothing. */
   apply(update: Update): void {
-    const ownChanged = update.bundle !== undefined && this.#bundles.setOwn(update.bundle)
+    const ownChanged = update.bundle !== undefined && this.#setOwn(update.bundle)
     const federatedChanged = this.#applyFederated(update)
     const changed = update.entries.filter((entry) => {
       const held = this.#entitlements.entry(entry.id)
@@ -237,6 +241,12 @@ export class Identities {
     return this.#x509.run(signal)
   }
 
+  #setOwn(bundle: Bundle): boolean {
+    if (!this.#bundles.setOwn(bundle)) return false
+    this.#onOwnBundle(bundle)
+    return true
+  }
+
   #applyFederated(update: Update): ReadonlySet<TrustDomain> {
     const changed = new Set<TrustDomain>()
     const removed = new Set(update.removedFederated)
@@ -264,7 +274,7 @@ export class Identities {
 
   async #refreshBundle(signal: AbortSignal): Promise<void> {
     const bundle = await this.#issuer.fetchBundle(signal)
-    if (!this.#bundles.setOwn(bundle)) return
+    if (!this.#setOwn(bundle)) return
     this.#x509.authoritiesChanged()
     this.#pruneTokens(new Set())
     this.#entitlements.touchAll()

@@ -68,60 +68,65 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
     this.#foreignClaims = new Set(['sub', 'exp', 'aud', ...options.allowedForeignJwtClaims])
   }
 
-  readonly fetchX509SVID = (_request: object, context: CallContext): AsyncIterable<Encoded> =>
-    this.#follow(context, { kind: 'x509-svid', answer: (caller) => this.#x509Svids(caller) })
+  fetchX509SVID(_request: object, context: CallContext): AsyncIterable<Encoded> {
+    return this.#follow(context, {
+      kind: 'x509-svid',
+      answer: (caller) => this.#x509Svids(caller),
+    })
+  }
 
-  readonly fetchX509Bundles = (_request: object, context: CallContext): AsyncIterable<Encoded> =>
-    this.#follow(context, { kind: 'x509-bundles', answer: (caller) => this.#x509Bundles(caller) })
+  fetchX509Bundles(_request: object, context: CallContext): AsyncIterable<Encoded> {
+    return this.#follow(context, {
+      kind: 'x509-bundles',
+      answer: (caller) => caller.memo(this.#makeX509Bundles),
+    })
+  }
 
-  readonly fetchJWTBundles = (_request: object, context: CallContext): AsyncIterable<Encoded> =>
-    this.#follow(context, { kind: 'jwt-bundles', answer: (caller) => this.#jwtBundles(caller) })
+  fetchJWTBundles(_request: object, context: CallContext): AsyncIterable<Encoded> {
+    return this.#follow(context, {
+      kind: 'jwt-bundles',
+      answer: (caller) => caller.memo(this.#makeJwtBundles),
+    })
+  }
 
-  readonly fetchJWTSVID = (
-    request: JWTSVIDRequest,
-    context: CallContext,
-  ): Promise<JWTSVIDResponse> =>
-    this.#answer(context, async () => {
+  fetchJWTSVID(request: JWTSVIDRequest, context: CallContext): Promise<JWTSVIDResponse> {
+    return this.#answer(context, async () => {
       const wanted = checkJwtRequest(request)
       const caller = await this.#admit(context)
       const entries = withUniqueHints(
         caller.entries.filter((entry) => wanted === undefined || entry.spiffeId === wanted),
       )
       if (entries.length === 0) throw noIdentity(context)
+      const { identities } = this.#options
       const svids = await Promise.all(
         entries.map(async (entry) => {
-          const { token } = await this.#options.identities.jwtSvid(
-            entry,
-            request.audience,
-            context.signal,
-          )
+          const { token } = await identities.jwtSvid(entry, request.audience, context.signal)
           return { spiffeId: entry.spiffeId, svid: token, hint: entry.hint }
         }),
       )
       return { svids }
     })
+  }
 
-  readonly validateJWTSVID = (
+  validateJWTSVID(
     request: ValidateJWTSVIDRequest,
     context: CallContext,
-  ): Promise<ValidateJWTSVIDResponse> =>
-    this.#answer(context, async () => {
+  ): Promise<ValidateJWTSVIDResponse> {
+    return this.#answer(context, async () => {
       if (request.audience === '') throw invalid('audience must be specified')
       if (request.svid === '') throw invalid('svid must be specified')
       const caller = await this.#admit(context)
       const bundles = this.#bundlesOf(caller)
       if (bundles === undefined) throw noIdentity(context)
-      const { trustDomain, clock } = this.#options
-      const token = validated(request, {
-        bundles,
-        nowSeconds: Math.trunc(clock.now().epochMilliseconds / 1000),
-      })
-      const isOwn = trustDomainOf(token.spiffeId) === trustDomain
+      const nowSeconds = Math.trunc(this.#nowMs() / 1000)
+      const token = validated(request, { bundles, nowSeconds })
+      const isOwn = trustDomainOf(token.spiffeId) === this.#options.trustDomain
       return {
         spiffeId: token.spiffeId,
         claims: claimsOf(token, isOwn ? undefined : this.#foreignClaims),
       }
     })
+  }
 
   /** Sends an answer, and another one whenever it has changed. */
   async *#follow(
@@ -218,17 +223,9 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
     }
   }
 
-  #x509Bundles(caller: Entitlement): Encoded | undefined {
-    return caller.memo(this.#makeX509Bundles)
-  }
-
   readonly #makeX509Bundles = (caller: Entitlement): Encoded | undefined => {
     const bundles = this.#bundleListOf(caller)
     return bundles === undefined ? undefined : encodeX509Bundles(bundles)
-  }
-
-  #jwtBundles(caller: Entitlement): Encoded | undefined {
-    return caller.memo(this.#makeJwtBundles)
   }
 
   readonly #makeJwtBundles = (caller: Entitlement): Encoded | undefined => {

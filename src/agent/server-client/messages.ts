@@ -1,0 +1,111 @@
+import { AssayError } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import { parseCertificate } from '#pki/certificate.ts'
+import { describePublicKey } from '#pki/public-key.ts'
+import type { Update as WireUpdate } from '#rpc/gen/assay/server/v1/feed.ts'
+import type { Bundle as WireBundle } from '#rpc/gen/spire/api/types/bundle.ts'
+import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
+import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
+import { selector, selectorSet } from '#spiffe/selector.ts'
+import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
+import { parseTrustDomain, type TrustDomain } from '#spiffe/trust-domain.ts'
+import type { AgentEntry } from '../manager/agent-entry.ts'
+import type { Update } from '../manager/update.ts'
+
+/** @throws SyntaxError when it is absent or not well-formed. */
+export function spiffeIdFrom(message: SPIFFEID | undefined): SpiffeId {
+  if (message === undefined) throw new SyntaxError('a SPIFFE ID is missing')
+  return spiffeId(parseTrustDomain(message.trustDomain), message.path)
+}
+
+/** @throws SyntaxError when it lacks an id, a SPIFFE ID or selectors, or one of them is not well-formed. */
+export function entryFrom(message: Entry): AgentEntry {
+  if (message.id === '') throw new SyntaxError('an entry has no id')
+  if (message.selectors.length === 0) throw new SyntaxError('an entry has no selectors')
+  const { disableX509SvidPrefetch = false, jwtSvidIncludeJti = false } =
+    message.additionalAttributes ?? {}
+  return {
+    id: message.id,
+    spiffeId: spiffeIdFrom(message.spiffeId),
+    selectors: selectorSet(message.selectors.map(({ type, value }) => selector(type, value))),
+    federatesWith: message.federatesWith.map(parseTrustDomain),
+    admin: message.admin,
+    downstream: message.downstream,
+    storeSvid: message.storeSvid,
+    hint: message.hint,
+    revisionNumber: message.revisionNumber,
+    createdAtSeconds: message.createdAt,
+    disableX509SvidPrefetch,
+    jwtSvidIncludeJti,
+  }
+}
+
+/** The entries that can be read. One that cannot is logged and passed over: it must not take the others with it. */
+export function entriesFrom(messages: readonly Entry[], log: Log): AgentEntry[] {
+  return messages.flatMap((message) => {
+    try {
+      return [entryFrom(message)]
+    } catch (error) {
+      log.warn({ entryId: message.id, error }, 'an entry cannot be read and is passed over')
+      return []
+    }
+  })
+}
+
+/**
+ * A bundle without the authorities that cannot be read, which are logged.
+ *
+ * @throws SyntaxError when the trust domain is not well-formed.
+ */
+export function bundleFrom(message: WireBundle, log: Log): Bundle {
+  const trustDomain = parseTrustDomain(message.trustDomain)
+  const isReadable = (parse: () => unknown): boolean => {
+    try {
+      parse()
+      return true
+    } catch (error) {
+      log.warn({ trustDomain, error }, 'an authority cannot be read and is passed over')
+      return false
+    }
+  }
+  return {
+    trustDomain,
+    x509Authorities: message.x509Authorities
+      .filter(({ asn1 }) => isReadable(() => parseCertificate(asn1)))
+      .map(({ asn1, tainted }) => ({ certificate: asn1, tainted })),
+    jwtAuthorities: message.jwtAuthorities
+      .filter(({ publicKey }) => isReadable(() => knownKey(publicKey)))
+      .map(({ keyId, publicKey, expiresAt, tainted }) => ({
+        keyId,
+        publicKey,
+        expiresAtSeconds: expiresAt,
+        tainted,
+      })),
+    refreshHintSeconds: message.refreshHint,
+    sequenceNumber: message.sequenceNumber,
+  }
+}
+
+/** @throws AssayError `internal` when a complete update lacks the bundle of `trustDomain`. */
+export function updateFrom(message: WireUpdate, trustDomain: TrustDomain, log: Log): Update {
+  const bundle = message.bundle && bundleFrom(message.bundle, log)
+  if (bundle === undefined ? message.complete : bundle.trustDomain !== trustDomain) {
+    throw new AssayError('internal', `the server sent no bundle of trust domain ${trustDomain}`)
+  }
+  return {
+    revision: message.revision,
+    complete: message.complete,
+    entries: entriesFrom(message.entries, log),
+    removedEntryIds: message.removedEntryIds,
+    bundle,
+    federatedBundles: message.federatedBundles.map((each) => bundleFrom(each, log)),
+    removedFederated: message.removedFederatedTrustDomains.map(parseTrustDomain),
+    serverTimeMs: message.serverTimeMs === 0 ? undefined : message.serverTimeMs,
+  }
+}
+
+function knownKey(spki: Uint8Array): void {
+  const key = describePublicKey(spki)
+  if (key.type === 'other') throw new SyntaxError(`key type ${key.algorithm} is not known`)
+}

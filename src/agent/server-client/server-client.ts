@@ -1,0 +1,221 @@
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { Random } from '#base/random.ts'
+import { generateEcKeyPair, type KeyType } from '#pki/private-key.ts'
+import { type Connection, connectTls } from '#rpc/client.ts'
+import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
+import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
+import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
+import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { AgentEntry } from '../manager/agent-entry.ts'
+import type { Issuer } from '../manager/identities.ts'
+import type { JwtSvid } from '../manager/jwt-svid-cache.ts'
+import type { Update } from '../manager/update.ts'
+import type { X509Svid } from '../manager/x509-svid-cache.ts'
+import type { NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
+import { type AgentIdentity, agentIdentity } from './agent-identity.ts'
+import { attestNode } from './attest-node.ts'
+import { certificateRequest } from './certificate-request.ts'
+import { jwtSvidFrom } from './jwt-svid.ts'
+import { bundleFrom, updateFrom } from './messages.ts'
+import { poll } from './poll.ts'
+import { type ServerTrust, verifyServer } from './server-trust.ts'
+import { endWhenStalled } from './stalled.ts'
+import { signX509Svids } from './x509-signing.ts'
+
+export interface ServerClientOptions {
+  /** A host name or an IP address. */
+  readonly host: string
+  readonly port: number
+  readonly trustDomain: TrustDomain
+  /** Asked for at each connection. */
+  readonly trust: () => ServerTrust
+  /** Names the authority that a chain (DER, leaf first) ends at. */
+  readonly issuerIdOf: (chain: readonly Uint8Array[]) => string
+  readonly requirePqKem: boolean
+  readonly workloadKeyType: KeyType
+  /** How often a server without a feed is asked. */
+  readonly syncInterval: Temporal.Duration
+  readonly agentVersion: string
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+}
+
+const callLimitMs = 30_000
+/** A feed says something at least every 60 seconds. */
+const longestSilence = Temporal.Duration.from({ seconds: 100 })
+/** What was under way over a connection that is being replaced may still end. */
+const farewell = Temporal.Duration.from({ seconds: 5 })
+
+/** The server, as its agent knows it. One connection is used for everything, and made anew with each identity. */
+export class ServerClient implements Issuer, Disposable {
+  readonly x509Signer = {
+    sign: (entries: readonly AgentEntry[], signal: AbortSignal) => this.#sign(entries, signal),
+  }
+  readonly #options: ServerClientOptions
+  readonly #closed = new AbortController()
+  #connection: Connection | undefined
+  #identity: AgentIdentity | undefined
+  /** Ends what follows the server over the present connection. */
+  #replaced = new AbortController()
+
+  constructor(options: ServerClientOptions) {
+    this.#options = options
+  }
+
+  /** Who the agent is from now on; undefined: nobody yet, and only attestation works. */
+  setIdentity(identity: AgentIdentity | undefined): void {
+    this.#identity = identity
+    const old = this.#connection
+    this.#connection = undefined
+    this.#replaced.abort(new AssayError('unavailable', 'the agent has a new identity'))
+    this.#replaced = new AbortController()
+    if (old !== undefined) void this.#closeLater(old)
+  }
+
+  /**
+   * Proves the node with a fresh key, and fetches the bundle over the same connection.
+   *
+   * @throws AssayError
+   */
+  async attest(
+    attestor: NodeAttestor,
+    signal: AbortSignal,
+  ): Promise<{ readonly identity: AgentIdentity; readonly bundle: Bundle }> {
+    using connection = this.#connect({ pinned: true })
+    const identity = await attestNode({ connection, attestor, signal })
+    const bundle = await this.#fetchBundle(connection, signal)
+    return { identity, bundle }
+  }
+
+  /** Extends an identity that cannot be attested again, with a fresh key. */
+  async renew(current: AgentIdentity, signal: AbortSignal): Promise<AgentIdentity> {
+    const pair = generateEcKeyPair('ec-p256')
+    const { svid } = await this.#live()
+      .client(AgentDefinition)
+      .renewAgent({ params: { csr: certificateRequest(pair) } }, { signal, timeoutMs: callLimitMs })
+    const { canReattest } = current
+    return agentIdentity(svid?.certChain ?? [], { key: pair.privateKey, canReattest })
+  }
+
+  /**
+   * What the server has to tell, from everything to each change as it happens. It ends when the connection does, with
+   * what was in the way.
+   */
+  async *watch(signal: AbortSignal): AsyncGenerator<Update> {
+    const { trustDomain, agentVersion, clock, log } = this.#options
+    const linked = AbortSignal.any([signal, this.#replaced.signal])
+    const connection = this.#live()
+    try {
+      const feed = connection.client(FeedDefinition).watch({ agentVersion }, { signal: linked })
+      const alive = endWhenStalled(feed, { limit: longestSilence, clock, signal: linked })
+      for await (const message of alive) yield updateFrom(message, trustDomain, log)
+      return
+    } catch (error) {
+      if (!(error instanceof AssayError && error.code === 'unimplemented')) throw error
+    }
+    log.info({}, 'the server has no feed of changes; it is asked for them at intervals')
+    await this.#postStatus(connection, linked)
+    yield* poll({ ...this.#options, connection, interval: this.#options.syncInterval }, linked)
+  }
+
+  async issueJwtSvid(
+    request: { readonly entryId: string; readonly audience: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<JwtSvid> {
+    const response = await this.#live()
+      .client(SVIDDefinition)
+      .newJWTSVID(request, { signal, timeoutMs: callLimitMs })
+    return jwtSvidFrom(response)
+  }
+
+  fetchBundle(signal: AbortSignal): Promise<Bundle> {
+    return this.#fetchBundle(this.#live(), signal)
+  }
+
+  [Symbol.dispose](): void {
+    this.#closed.abort(new Error('the agent is stopping'))
+    this.#replaced.abort(new Error('the agent is stopping'))
+    this.#connection?.close()
+    this.#connection = undefined
+  }
+
+  #sign(
+    entries: readonly AgentEntry[],
+    signal: AbortSignal,
+  ): Promise<readonly (X509Svid | AssayError)[]> {
+    const { workloadKeyType: keyType, issuerIdOf, clock } = this.#options
+    return signX509Svids(entries, { connection: this.#live(), keyType, issuerIdOf, clock }, signal)
+  }
+
+  async #fetchBundle(connection: Connection, signal: AbortSignal): Promise<Bundle> {
+    const { trustDomain, log } = this.#options
+    const message = await connection
+      .client(BundleDefinition)
+      .getBundle({}, { signal, timeoutMs: callLimitMs })
+    const bundle = bundleFrom(message, log)
+    if (bundle.trustDomain === trustDomain) return bundle
+    throw new AssayError(
+      'internal',
+      `the server sent the bundle of ${bundle.trustDomain}, not of ${trustDomain}`,
+    )
+  }
+
+  /** Only for the record of the node; the agent works without it. */
+  async #postStatus(connection: Connection, signal: AbortSignal): Promise<void> {
+    const { agentVersion, log } = this.#options
+    try {
+      const options = { signal, timeoutMs: callLimitMs }
+      await connection.client(AgentDefinition).postStatus({ agentVersion }, options)
+    } catch (error) {
+      signal.throwIfAborted()
+      log.debug({ error }, 'cannot tell the server the version of this agent')
+    }
+  }
+
+  /** The connection that shows the present identity. */
+  #live(): Connection {
+    if (this.#identity === undefined) {
+      throw new AssayError('unavailable', 'the node is not attested yet', {
+        reason: 'not-attested',
+      })
+    }
+    this.#connection ??= this.#connect({ pinned: false })
+    return this.#connection
+  }
+
+  #connect({ pinned }: { readonly pinned: boolean }): Connection {
+    const { host, port, trustDomain, trust, requirePqKem, clock } = this.#options
+    const identity = pinned ? undefined : this.#identity
+    return connectTls({
+      host,
+      port,
+      clock,
+      requirePqKem,
+      pinned,
+      verifyServer: (chain) =>
+        verifyServer(chain, {
+          trust: trust(),
+          trustDomain,
+          nowSeconds: Math.trunc(clock.now().epochMilliseconds / 1000),
+        }),
+      ...(identity !== undefined && {
+        identity: { key: identity.key, certificates: identity.certificates },
+      }),
+    })
+  }
+
+  async #closeLater(connection: Connection): Promise<void> {
+    try {
+      await this.#options.clock.sleep(farewell, this.#closed.signal)
+    } catch {
+      // The agent is stopping: it is closed at once.
+    } finally {
+      connection.close()
+    }
+  }
+}

@@ -1,0 +1,46 @@
+import { AssayError } from '#base/errors.ts'
+import { parseCertificate } from '#pki/certificate.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
+import { serverId } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { spiffeIdOf, verifyX509Svid } from '#spiffe/x509-svid.ts'
+
+/** What the agent goes by to recognise its server. */
+export type ServerTrust =
+  | { readonly kind: 'bundle'; readonly bundle: Bundle }
+  /** Whoever shows a certificate with the right ID is believed. */
+  | { readonly kind: 'insecure' }
+
+/**
+ * Checks that a chain (DER, leaf first) is that of a server of `trustDomain`: its ID is `/spire/server`, and it leads
+ * to an authority of the bundle. The host name is not looked at.
+ *
+ * @throws AssayError `unauthenticated`, with a reason of `verifyX509Svid()`, or `not-a-server`.
+ */
+export function verifyServer(
+  chain: readonly Uint8Array[],
+  against: {
+    readonly trust: ServerTrust
+    readonly trustDomain: TrustDomain
+    readonly nowSeconds: number
+  },
+): void {
+  const { trust, trustDomain, nowSeconds } = against
+  const spiffeId =
+    trust.kind === 'bundle'
+      ? verifyX509Svid({ certificates: chain, bundles: () => trust.bundle, nowSeconds }).spiffeId
+      : unverifiedId(chain)
+  const expected = serverId(trustDomain)
+  if (spiffeId !== expected) {
+    throw new AssayError('unauthenticated', `the server is ${spiffeId}, not ${expected}`, {
+      reason: 'not-a-server',
+    })
+  }
+}
+
+function unverifiedId([leaf]: readonly Uint8Array[]): string {
+  if (leaf === undefined) {
+    throw new AssayError('unauthenticated', 'the server shows no certificate')
+  }
+  return spiffeIdOf(parseCertificate(leaf))
+}
