@@ -5,10 +5,9 @@ import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { AttestedNodeRecord, Change, Datastore } from '../datastore/datastore.ts'
 import { follow } from '../datastore/follow.ts'
+import { pagesOf } from '../datastore/pages.ts'
 import { EntryGraph } from './entry-graph.ts'
 import { MultiMap } from './multi-map.ts'
-
-const wholeList = { pageSize: 0, pageToken: '' } as const
 
 /** What is kept for an agent that has asked or listens. */
 interface View {
@@ -45,10 +44,12 @@ export class AuthorizedEntries implements Disposable {
     const index = new AuthorizedEntries(trustDomain, clock)
     index.#following = await follow(datastore, {
       load: async () => {
-        const entries = await datastore.listEntries({}, wholeList)
-        for (const entry of entries.items) index.#graph.replace(entry.id, entry)
-        const nodes = await datastore.listNodes({}, wholeList)
-        for (const node of nodes.items) index.#setSelectors(node.agentId, node.selectors)
+        for await (const entries of pagesOf((page) => datastore.listEntries({}, page))) {
+          for (const entry of entries) index.#graph.replace(entry.id, entry)
+        }
+        for await (const nodes of pagesOf((page) => datastore.listNodes({}, page))) {
+          for (const node of nodes) index.#setSelectors(node.agentId, node.selectors)
+        }
       },
       apply: (change) => index.#apply(change),
     })

@@ -1,11 +1,10 @@
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
 import { follow } from '../datastore/follow.ts'
+import { pagesOf } from '../datastore/pages.ts'
 
 /** Told of a node's new record; undefined: it is gone. */
 export type NodeListener = (node: AttestedNodeRecord | undefined) => void
-
-const wholeList = { pageSize: 0, pageToken: '' } as const
 
 /** The node may not be served, and may not attest again until it is deleted. */
 export function isBanned(node: AttestedNodeRecord): boolean {
@@ -24,8 +23,9 @@ export class NodeCache implements Disposable {
     const cache = new NodeCache()
     cache.#following = await follow(datastore, {
       load: async () => {
-        const { items } = await datastore.listNodes({}, wholeList)
-        for (const node of items) cache.#nodes.set(node.agentId, node)
+        for await (const nodes of pagesOf((page) => datastore.listNodes({}, page))) {
+          for (const node of nodes) cache.#nodes.set(node.agentId, node)
+        }
       },
       apply: (change) => {
         if (change.kind === 'node') cache.#apply(change.key, change.value)

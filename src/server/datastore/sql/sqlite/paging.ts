@@ -43,9 +43,9 @@ export async function listPage<Row extends readonly unknown[], T>(
       const rows = statement.all(...condition.values, after, limit) as unknown as readonly Row[]
       for (const row of rows) items.push(decode(row))
       after = Number(rows.at(-1)?.[0] ?? after)
-      if (items.length === wanted) return { items, nextPageToken: String(after) }
       if (rows.length < limit) return { items, nextPageToken: '' }
-      await endOfTurn()
+      if (limit === rowsPerTurn) await endOfTurn()
+      if (items.length === wanted) return { items, nextPageToken: String(after) }
     }
   } catch (error) {
     throw datastoreError(error)
