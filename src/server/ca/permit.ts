@@ -33,7 +33,7 @@ const maxAudienceCharacters = 4096
  */
 export function permitX509Svid(trustDomain: TrustDomain, request: X509SvidRequest): X509Permit {
   const { spiffeId, publicKey, dnsNames = [] } = request
-  const refuse = refusal('X.509-SVID', spiffeId)
+  const refuse = refusal('an X.509-SVID', spiffeId)
   const profile = leafProfile(trustDomain, spiffeId)
   if (profile === undefined) throw refuse(notALeaf(trustDomain))
   if (spiffeId.length > maxSpiffeIdBytes) throw refuse(tooLong)
@@ -63,7 +63,7 @@ export function permitX509Svid(trustDomain: TrustDomain, request: X509SvidReques
  */
 export function permitJwtSvid(trustDomain: TrustDomain, request: JwtSvidRequest): JwtPermit {
   const { spiffeId, audience } = request
-  const refuse = refusal('JWT-SVID', spiffeId)
+  const refuse = refusal('a JWT-SVID', spiffeId)
   if (leafProfile(trustDomain, spiffeId)?.name !== 'workload') throw refuse(notALeaf(trustDomain))
   if (spiffeId.length > maxSpiffeIdBytes) throw refuse(tooLong)
   if (!isTtl(request.ttlSeconds)) throw refuse(badTtl(request.ttlSeconds))
@@ -88,7 +88,7 @@ const notALeaf = (trustDomain: TrustDomain): string =>
 
 function refusal(kind: string, id: SpiffeId): (why: string, cause?: unknown) => AssayError {
   return (why, cause) =>
-    new AssayError('invalid-argument', `cannot issue a ${kind} for ${id.slice(0, 256)}: ${why}`, {
+    new AssayError('invalid-argument', `cannot issue ${kind} for ${id.slice(0, 256)}: ${why}`, {
       reason: 'svid-request-not-allowed',
       cause,
     })

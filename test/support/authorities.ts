@@ -1,0 +1,64 @@
+import { FakeClock } from '../../src/base/fake-clock.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { SystemRandom } from '../../src/base/random.ts'
+import {
+  AuthorityManager,
+  type AuthorityManagerOptions,
+} from '../../src/server/authority/authority-manager.ts'
+import { defaultCaSubject } from '../../src/server/ca/root-certificate.ts'
+import { openSqliteDatastore } from '../../src/server/datastore/sql/sqlite.ts'
+import { newMemoryKeyManager } from '../../src/server/plugin/key-manager/memory.ts'
+import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
+
+export const hour = 3600
+export const day = 24 * hour
+export const trustDomain = parseTrustDomain('example.org')
+
+/** Options with real parts in memory, a clock that stands, authorities of a day and SVIDs of an hour. */
+export function authorityOptions(
+  options: Partial<AuthorityManagerOptions> = {},
+): AuthorityManagerOptions {
+  return {
+    datastore: openSqliteDatastore({ path: ':memory:', log: silentLog }),
+    keyManager: newMemoryKeyManager(),
+    clock: new FakeClock(),
+    random: new SystemRandom(),
+    log: silentLog,
+    trustDomain,
+    serverName: 'server-1',
+    caTtlSeconds: day,
+    caKeyType: 'ec-p256',
+    jwtKeyType: 'ec-p256',
+    caSubject: defaultCaSubject,
+    refreshHintSeconds: 300,
+    svidDefaults: {
+      x509SvidTtlSeconds: hour,
+      agentSvidTtlSeconds: 2 * hour,
+      jwtSvidTtlSeconds: 300,
+      jwtIssuer: undefined,
+    },
+    ...options,
+  }
+}
+
+/** Authorities at the start of their lives, with the parts they were made of. */
+export async function openAuthorities(options: Partial<AuthorityManagerOptions> = {}) {
+  const clock = new FakeClock()
+  const all = authorityOptions({ clock, ...options })
+  const manager = await AuthorityManager.open(all)
+  return {
+    ...all,
+    clock,
+    manager,
+    bundle: async () => {
+      const found = await all.datastore.bundle(all.trustDomain)
+      if (found === undefined) throw new Error('there is no bundle')
+      return found
+    },
+    nowSeconds: () => Math.floor(clock.now().epochMilliseconds / 1000),
+  }
+}
+
+/** A number of seconds to advance a clock by. */
+export const seconds = (count: number): Temporal.Duration =>
+  Temporal.Duration.from({ seconds: count })
