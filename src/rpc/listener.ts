@@ -60,6 +60,7 @@ export class Listener {
   readonly #options: ListenerOptions
   readonly #closed = new AbortController()
   #server: NetServer | undefined
+  #drained: (() => void) | undefined
   #count = 0
 
   constructor(options: ListenerOptions) {
@@ -79,7 +80,10 @@ export class Listener {
     server.maxConnections = this.#options.limits.maxConnections ?? 10_000
     server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket)
-      socket.once('close', () => this.#sockets.delete(socket))
+      socket.once('close', () => {
+        this.#sockets.delete(socket)
+        if (this.#sockets.size === 0) this.#drained?.()
+      })
       // Without a listener an error here would end the process; the close that follows says enough.
       socket.on('error', () => {})
     })
@@ -136,12 +140,16 @@ export class Listener {
     const closed = server?.listening ? once(server, 'close') : undefined
     server?.close()
     for (const call of this.streams) call.abort('the server is stopping', 'server-stopping')
-    const drained = new AbortController()
-    const { promise, resolve } = Promise.withResolvers<void>()
-    this.grpc.tryShutdown(() => resolve())
-    const timeout = this.#options.clock.sleep(milliseconds(graceMs), drained.signal)
-    await Promise.race([promise, timeout.catch(() => {})])
-    drained.abort()
+    // Connections end when their last call has. What grpc-js says about that is not waited for: it is told of
+    // the connections that were open, and calls back before they are closed.
+    const { promise: drained, resolve } = Promise.withResolvers<void>()
+    this.#drained = resolve
+    this.grpc.tryShutdown(() => {})
+    if (this.#sockets.size === 0) resolve()
+    const over = new AbortController()
+    const grace = this.#options.clock.sleep(milliseconds(graceMs), over.signal)
+    await Promise.race([drained, grace.catch(() => {})])
+    over.abort()
     this.#closed.abort()
     this.grpc.forceShutdown()
     for (const socket of this.#sockets) socket.destroy()

@@ -59,12 +59,12 @@ export class RpcServer implements AsyncDisposable {
    * @throws AssayError `failed-precondition`, reason `socket-in-use` when somebody listens on it or it is no
    *   socket; without reason when the path cannot be used.
    */
-  listenUnix(options: ListenUnixOptions): Promise<UnixListener> {
+  async listenUnix(options: ListenUnixOptions): Promise<UnixListener> {
     return listenUnix(options, this.#listener(options), this.#dependencies.log)
   }
 
   /** Listens for TLS. @throws AssayError `failed-precondition` when the address cannot be listened on. */
-  listenTls(options: ListenTlsOptions): Promise<TlsListener> {
+  async listenTls(options: ListenTlsOptions): Promise<TlsListener> {
     return listenTls(options, this.#listener(options), this.#dependencies.log)
   }
 

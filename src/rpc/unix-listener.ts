@@ -32,7 +32,7 @@ export async function listenUnix(
   log: ListenerOptions['log'],
 ): Promise<UnixListener> {
   const { path, mode, directoryMode = 0o755, fd } = options
-  const server = createServer({ allowHalfOpen: true })
+  const server = createServer()
   listener.attach(server)
   admitPeers(server, listener, { limit: options.maxConnectionsPerUser ?? 256, log })
   if (fd !== undefined) {
