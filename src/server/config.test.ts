@@ -19,7 +19,7 @@ test('serverConfigSchema fills in the defaults, those that follow from other key
     kind: 'sqlite',
     path: '/var/lib/assay/server/datastore.sqlite3',
   })
-  assert.deepEqual(config.key_manager, { kind: 'disk', path: '/var/lib/assay/server/keys' })
+  assert.deepEqual(config.key_manager, { kind: 'disk', path: '/var/lib/assay/server/keys.json' })
   assert.deepEqual(config.ratelimit, { attestation: true, signing: true })
   assert.equal(config.health_checks, undefined)
 })
@@ -50,6 +50,7 @@ admin_ids: [ 'spiffe://example.org/ops' ]
     kind: 'pkcs11',
     module: '/usr/lib/softhsm/libsofthsm2.so',
     token_label: 'assay',
+    token_serial: undefined,
     pin_file: '/etc/assay/hsm-pin',
   })
   assert.equal(config.node_attestors.tpm?.endorsement_ca, '/etc/assay/tpm-ca')

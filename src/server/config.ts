@@ -15,9 +15,14 @@ const keyManagerSchema = oneOf({
       'The PKCS#11 library of the HSM, such as /usr/lib/softhsm/libsofthsm2.so.',
     ),
     token_label: text({ maxBytes: 32 }).describe('The label of the token that holds the keys.'),
-    pin_file: path().describe(
-      'A file with the PIN of the token’s user, readable by nobody else. It is tried once and never again until an operator says so, because tokens lock themselves.',
-    ),
+    token_serial: text({ maxBytes: 16 })
+      .optional()
+      .describe('Its serial number, where several tokens have that label.'),
+    pin_file: path()
+      .optional()
+      .describe(
+        'A file with the PIN of the token’s user, readable by its owner alone. Default: the credential hsm-pin that systemd passes. The PIN is tried once and never again until an operator says so, because tokens lock themselves.',
+      ),
   }),
   disk: object({
     path: path()
@@ -31,18 +36,22 @@ const keyManagerSchema = oneOf({
 
 const nodeAttestorsSchema = object({
   tpm: object({
-    endorsement_ca: path().describe(
-      'PEM certificates, a file or a directory of them, of the TPM makers that are trusted.',
-    ),
-    allow: choice('inventory', 'any')
+    endorsement_ca: path()
+      .optional()
+      .describe(
+        'PEM certificates, a file or a directory of them, of the TPM makers that are trusted. Without any, the inventory alone decides.',
+      ),
+    allow: choice('inventory', 'endorsement_ca')
       .default('inventory')
       .describe(
-        'Which TPMs may join: `inventory`, those an operator has allowed (`assay inventory`); `any`, every TPM of the trusted makers.',
+        'Which TPMs may join: `inventory`, those an operator has allowed (`assay inventory`); `endorsement_ca`, every TPM of the trusted makers that is not denied or banned.',
       ),
   })
     .optional()
     .describe('Nodes prove the TPM 2.0 they have.'),
-  join_token: object({}).optional().describe('Nodes show a one-time token (`assay token create`).'),
+  join_token: object({})
+    .optional()
+    .describe('Nodes show a one-time token (`assay token generate`).'),
 })
   .default({})
   .describe('How nodes prove themselves. Without any, no node can join.')
@@ -135,13 +144,16 @@ export const serverConfigSchema = object({
   })
     .default({})
     .describe('Metrics. Default: none are served.'),
-  log_level: choice('trace', 'debug', 'info', 'warn', 'error')
+  log_level: choice('debug', 'info', 'warn', 'error')
     .default('info')
     .describe('The least severe level that is logged. SIGHUP reads it again.'),
   log_format: choice('json', 'text').default('text').describe('For programs or for people.'),
   audit_log_enabled: boolean()
     .default(true)
     .describe('One record of each call that changes, issues or refuses something.'),
+  require_pq_kem: boolean()
+    .default(false)
+    .describe('Turn agents away that cannot agree on keys with X25519MLKEM768.'),
   max_connections: integer({ min: 1, max: 1_000_000 })
     .default(20_000)
     .describe('The most TLS connections that are open at once.'),
@@ -170,7 +182,7 @@ function resolveConfig<W extends Written>(written: W) {
     datastore: { ...datastore, path: datastore.path ?? join(data_dir, 'datastore.sqlite3') },
     key_manager:
       key_manager.kind === 'disk'
-        ? { kind: 'disk' as const, path: key_manager.path ?? join(data_dir, 'keys') }
+        ? { kind: 'disk' as const, path: key_manager.path ?? join(data_dir, 'keys.json') }
         : key_manager,
   }
 }
@@ -185,7 +197,7 @@ export function configWarnings(config: ServerConfig): readonly string[] {
   }
   if (config.key_manager.kind === 'disk') {
     warnings.push(
-      `signing keys are files in ${config.key_manager.path}, and no HSM protects them; use key_manager.pkcs11`,
+      `signing keys are in the file ${config.key_manager.path}, and no HSM protects them; use key_manager.pkcs11`,
     )
   }
   // An authority is replaced when a sixth of its life, at most seven days, is left.

@@ -23,7 +23,13 @@ import { type AttestAgentDependencies, attestAgent, readCsr } from './attest-age
 import { agentOf } from './authorize.ts'
 import { notesOf } from './call-notes.ts'
 import { parseEntryMessage } from './entry-messages.ts'
-import { idMessage, malformed, parseAgentIdMessage, parsePage, selectorMessage } from './messages.ts'
+import {
+  idMessage,
+  malformed,
+  parseAgentIdMessage,
+  parsePage,
+  selectorMessage,
+} from './messages.ts'
 
 export interface AgentServiceDependencies extends AttestAgentDependencies {
   readonly datastore: Datastore

@@ -190,7 +190,11 @@ function rejectionOf(signal: AbortSignal): Promise<never> {
 /** Gives a node that has proved itself its SVID, and records it. A banned node gets neither. */
 async function admit(
   dependencies: AttestAgentDependencies,
-  attestation: { readonly attestor: NodeAttestor; readonly proved: AttestedNode; readonly csr: Csr },
+  attestation: {
+    readonly attestor: NodeAttestor
+    readonly proved: AttestedNode
+    readonly csr: Csr
+  },
 ) {
   const { trustDomain, datastore, authority, clock } = dependencies
   const { attestor, proved, csr } = attestation

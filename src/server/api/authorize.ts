@@ -15,7 +15,11 @@ export type Caller =
   | { readonly class: 'agent'; readonly via: 'datastore'; readonly node: AttestedNodeRecord }
 
 /** Why an agent may not call, by the names of `spire.api.types.PermissionDeniedDetails`. */
-export type AgentRefusal = 'agent-expired' | 'agent-not-attested' | 'agent-not-active' | 'agent-banned'
+export type AgentRefusal =
+  | 'agent-expired'
+  | 'agent-not-attested'
+  | 'agent-not-active'
+  | 'agent-banned'
 
 /** What authorization asks of the rest of the server. Both are answered from memory. */
 export interface Standing {
@@ -127,6 +131,11 @@ const withRenewedSvidInUse = (node: AttestedNodeRecord): AttestedNodeRecord => (
   newExpiresAtSeconds: 0,
 })
 
-function denied(method: string, reason: AgentRefusal | 'not-authorized' = 'not-authorized'): AssayError {
-  return new AssayError('permission-denied', `authorization denied for method ${method}`, { reason })
+function denied(
+  method: string,
+  reason: AgentRefusal | 'not-authorized' = 'not-authorized',
+): AssayError {
+  return new AssayError('permission-denied', `authorization denied for method ${method}`, {
+    reason,
+  })
 }

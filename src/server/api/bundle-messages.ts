@@ -1,8 +1,8 @@
 import { parseCertificate, splitCertificates } from '#pki/certificate.ts'
 import { describePublicKey } from '#pki/public-key.ts'
 import {
-  Bundle as BundleMessage,
   type BundleMask,
+  Bundle as BundleMessage,
   type JWTKey,
   type X509Certificate,
 } from '#rpc/gen/spire/api/types/bundle.ts'
@@ -80,7 +80,8 @@ export function parseX509Authorities(messages: readonly X509Certificate[]): X509
 /** A JWT authority off the wire. @throws AssayError `invalid-argument`. */
 export function parseJwtAuthority(message: JWTKey): JwtAuthority {
   const { publicKey, keyId, expiresAt, tainted } = message
-  if (keyId === '' || keyId.length > 1024) throw malformed('JWT authority', 'the key ID is missing or too long')
+  if (keyId === '' || keyId.length > 1024)
+    throw malformed('JWT authority', 'the key ID is missing or too long')
   if (publicKey.length === 0) throw malformed('JWT authority', 'the public key is missing')
   try {
     describePublicKey(publicKey)

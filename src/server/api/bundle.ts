@@ -13,7 +13,7 @@ import type {
   ListFederatedBundlesRequest,
   PublishJWTAuthorityRequest,
 } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
-import type { Bundle as BundleMessage, BundleMask } from '#rpc/gen/spire/api/types/bundle.ts'
+import type { BundleMask, Bundle as BundleMessage } from '#rpc/gen/spire/api/types/bundle.ts'
 import type { Bundle, JwtAuthority, X509Authority } from '#spiffe/bundle.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { BundleCache } from '../bundle/bundle-cache.ts'
@@ -126,7 +126,10 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
   function foreign(name: string): TrustDomain {
     const parsed = parseTrustDomainField(name)
     if (parsed === trustDomain) {
-      throw malformed('trust domain', 'it is this server’s own, which does not federate with itself')
+      throw malformed(
+        'trust domain',
+        'it is this server’s own, which does not federate with itself',
+      )
     }
     return parsed
   }

@@ -4,17 +4,16 @@ import { type Random, randomUuid } from '#base/random.ts'
 import { type CallContext, Encoded } from '#rpc/call.ts'
 import type {
   BatchCreateEntryRequest,
-  BatchCreateEntryResponse_Result,
   BatchDeleteEntryRequest,
   BatchUpdateEntryRequest,
-  BatchUpdateEntryResponse_Result,
   CountEntriesRequest,
   GetAuthorizedEntriesRequest,
   GetEntryRequest,
   ListEntriesRequest,
   SyncAuthorizedEntriesRequest,
 } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
-import { Entry } from '#rpc/gen/spire/api/types/entry.ts'
+import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
+import type { Status } from '#rpc/gen/spire/api/types/status.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
@@ -62,7 +61,7 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
     /** An entry that is there already is answered with, so that a call whose reply was lost can be repeated. */
     async batchCreateEntry(request: BatchCreateEntryRequest, context: CallContext) {
       return noted(context, {
-        results: await answerEach<Entry, Partial<BatchCreateEntryResponse_Result>, NoEntry>(
+        results: await answerEach<Entry, StoredEntry, NoEntry>(
           request.entries,
           async (message) => {
             const wanted = parseEntryMessage(message, {
@@ -84,7 +83,7 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
 
     async batchUpdateEntry(request: BatchUpdateEntryRequest, context: CallContext) {
       return noted(context, {
-        results: await answerEach<Entry, Partial<BatchUpdateEntryResponse_Result>, NoEntry>(
+        results: await answerEach<Entry, StoredEntry, NoEntry>(
           request.entries,
           async (message) => {
             if (message.id === '') throw malformed('entry ID', 'it is missing')
@@ -127,6 +126,8 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
   }
 }
 
+/** `status` when it is not OK although there is an entry. */
+type StoredEntry = { readonly entry: Entry; readonly status?: Status }
 type NoEntry = { readonly entry: undefined }
 const noEntry = (): NoEntry => ({ entry: undefined })
 

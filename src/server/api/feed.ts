@@ -13,10 +13,10 @@ import type { NodeCache } from '../node/node-cache.ts'
 import { recordAgentVersion } from './agent.ts'
 import { agentOf, agentStanding } from './authorize.ts'
 import { bundleField } from './bundle-messages.ts'
+import type { ConnectedAgents } from './connected-agents.ts'
 import { entryField } from './entry-messages.ts'
 import { malformed } from './messages.ts'
 import { joinFields } from './protobuf-fields.ts'
-import type { ConnectedAgents } from './connected-agents.ts'
 
 export interface FeedServiceDependencies {
   readonly trustDomain: TrustDomain
@@ -48,7 +48,7 @@ export function newFeedService(dependencies: FeedServiceDependencies) {
       }
       const { trustDomain, entries, nodes, bundles, connected, clock, datastore } = dependencies
       using listening = new DisposableStack()
-      const news = listening.use(new News(clock))
+      const news = new News(clock)
       listening.use(connected.add(agentId, peer.address))
       listening.use(entries.onChange(agentId, () => news.tell()))
       listening.use(nodes.onChange(agentId, () => news.tell()))
@@ -133,9 +133,7 @@ function requireStanding(
   method: string,
 ): void {
   const expired = peer.expiresAtSeconds <= clock.now().epochMilliseconds / 1000
-  const standing = expired
-    ? 'agent-expired'
-    : agentStanding(nodes.node(agentId), peer.serialNumber)
+  const standing = expired ? 'agent-expired' : agentStanding(nodes.node(agentId), peer.serialNumber)
   if (typeof standing !== 'string') return
   throw new AssayError('permission-denied', `authorization denied for method ${method}`, {
     reason: standing,
@@ -149,7 +147,7 @@ function waitSeconds(clock: Clock, peer: TlsPeer): number {
 }
 
 /** Remembers that there is something to tell, so that nothing that happens between two waits is missed. */
-class News implements Disposable {
+class News {
   readonly #clock: Clock
   #told = false
   #wake: (() => void) | undefined
@@ -183,9 +181,5 @@ class News implements Disposable {
       }
     }
     this.#told = false
-  }
-
-  [Symbol.dispose](): void {
-    this.#wake?.()
   }
 }

@@ -28,10 +28,15 @@ const maxRecords = 100_000
 const minPrefix = 8
 
 /** `assay.server.v1.Inventory`: which TPMs may join, by their endorsement key. */
-export function newInventoryService({ trustDomain, datastore, clock }: InventoryServiceDependencies) {
+export function newInventoryService({
+  trustDomain,
+  datastore,
+  clock,
+}: InventoryServiceDependencies) {
   return {
     async list(request: ListRequest) {
-      const state = request.state === State.STATE_UNSPECIFIED ? undefined : parseState(request.state)
+      const state =
+        request.state === State.STATE_UNSPECIFIED ? undefined : parseState(request.state)
       const { items, nextPageToken } = await datastore.listInventory(state, parsePage(request))
       return { records: items.map(recordMessage), nextPageToken }
     },
@@ -92,7 +97,10 @@ export function newInventoryService({ trustDomain, datastore, clock }: Inventory
   async function findHash(text: string): Promise<string> {
     if (isHash(text)) return text
     if (text.length < minPrefix || !/^[0-9a-f]{1,64}$/.test(text)) {
-      throw malformed('endorsement key hash', `at least ${minPrefix} lower-case hex digits are needed`)
+      throw malformed(
+        'endorsement key hash',
+        `at least ${minPrefix} lower-case hex digits are needed`,
+      )
     }
     const { items } = await datastore.listInventory(undefined, { pageSize: 0, pageToken: '' })
     const found = items.filter((record) => record.endorsementKeyHash.startsWith(text))
@@ -100,7 +108,10 @@ export function newInventoryService({ trustDomain, datastore, clock }: Inventory
     if (only !== undefined && second === undefined) return only.endorsementKeyHash
     throw only === undefined
       ? new AssayError('not-found', `no TPM is known whose hash begins with ${text}`)
-      : malformed('endorsement key hash', `${found.length} TPMs begin with ${text}; give more digits`)
+      : malformed(
+          'endorsement key hash',
+          `${found.length} TPMs begin with ${text}; give more digits`,
+        )
   }
 
   /** A node lives no longer than its TPM may, and comes back when its TPM may. */

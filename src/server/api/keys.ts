@@ -7,22 +7,20 @@ import type { KeyManager, SigningKey } from '../plugin/key-manager/key-manager.t
 export interface KeysServiceDependencies {
   readonly keyManager: KeyManager
   readonly authorities: Pick<AuthorityManager, 'states'>
-  /** Lets a key manager that stopped at a wrong PIN try again; undefined where that cannot happen. */
-  readonly resume: (() => Promise<void>) | undefined
 }
 
 /** `assay.server.v1.Keys`: what the key manager holds and whether it works. */
-export function newKeysService({ keyManager, authorities, resume }: KeysServiceDependencies) {
+export function newKeysService({ keyManager, authorities }: KeysServiceDependencies) {
   return {
     getStatus: async () => status(),
 
     async resume() {
-      if (resume === undefined) {
+      if (keyManager.resume === undefined) {
         throw new AssayError('failed-precondition', 'this key manager has no PIN to try again', {
           reason: 'nothing-to-resume',
         })
       }
-      await resume()
+      await keyManager.resume()
       return status()
     },
   }

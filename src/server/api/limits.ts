@@ -21,8 +21,14 @@ export function limiting({ attestation, signing, clock }: LimitOptions): Interce
   const limiter = (perSecond: number): RateLimiter => new RateLimiter({ perSecond, clock })
   const x509Signing = limiter(500)
   const limits = new Map<string, { readonly limiter: RateLimiter; readonly cost: Cost }>([
-    ['/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority', { limiter: limiter(500), cost: one }],
-    ['/spire.api.server.bundle.v1.Bundle/PublishWITAuthority', { limiter: limiter(500), cost: one }],
+    [
+      '/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority',
+      { limiter: limiter(500), cost: one },
+    ],
+    [
+      '/spire.api.server.bundle.v1.Bundle/PublishWITAuthority',
+      { limiter: limiter(500), cost: one },
+    ],
     ['/spire.api.server.agent.v1.Agent/PostStatus', { limiter: limiter(10), cost: one }],
     ['/assay.server.v1.Feed/Watch', { limiter: limiter(500), cost: one }],
   ])

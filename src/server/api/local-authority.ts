@@ -60,7 +60,9 @@ export function newLocalAuthorityService(
     const states = authorities.states(kind)
     const active = states.find(({ state }) => state === 'active')
     if (active === undefined) {
-      throw new AssayError('unavailable', 'server is initializing', { reason: 'no-active-authority' })
+      throw new AssayError('unavailable', 'server is initializing', {
+        reason: 'no-active-authority',
+      })
     }
     // Of several old ones the last is what an operator has just replaced.
     return {

@@ -1,11 +1,17 @@
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { FederatesWithMatch } from '#rpc/gen/spire/api/types/federateswith.ts'
 import type {
-  Selector as SelectorMessage,
   SelectorMatch,
+  Selector as SelectorMessage,
 } from '#rpc/gen/spire/api/types/selector.ts'
 import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
-import { type Selector, selector, selectorSet, selectorType, selectorValue } from '#spiffe/selector.ts'
+import {
+  type Selector,
+  selector,
+  selectorSet,
+  selectorType,
+  selectorValue,
+} from '#spiffe/selector.ts'
 import { pathOf, type SpiffeId, spiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain, type TrustDomain } from '#spiffe/trust-domain.ts'
 import type { SetMatch } from '../datastore/datastore.ts'

@@ -29,7 +29,8 @@ export async function* syncAuthorizedEntries(
   const first = await incoming.next()
   if (first.done === true) return
   const { ids, outputMask: mask } = first.value
-  if (ids.length > 0) throw malformed('request', 'specifying IDs on initial request is not supported')
+  if (ids.length > 0)
+    throw malformed('request', 'specifying IDs on initial request is not supported')
   if (mask !== undefined && !mask.revisionNumber) {
     throw malformed('request', 'revision number cannot be masked')
   }
@@ -67,4 +68,3 @@ const revisionField = ({ id, revisionNumber, createdAtSeconds }: RegistrationEnt
     field.entryRevisions,
     EntryRevision.encode({ id, revisionNumber, createdAt: createdAtSeconds }).finish(),
   )
-

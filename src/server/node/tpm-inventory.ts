@@ -23,7 +23,10 @@ export class DatastoreTpmInventory {
   async knock(endorsementKeyHash: string, address: string, description: string): Promise<void> {
     const seen = { lastAddress: address, lastSeenSeconds: this.#nowSeconds(), description }
     if ((await this.#datastore.inventoryRecord(endorsementKeyHash)) !== undefined) {
-      await this.#datastore.updateInventory(endorsementKeyHash, (record) => ({ ...record, ...seen }))
+      await this.#datastore.updateInventory(endorsementKeyHash, (record) => ({
+        ...record,
+        ...seen,
+      }))
       return
     }
     const { items } = await this.#datastore.listInventory('pending', {

@@ -1,0 +1,50 @@
+import type { SetLogLevelRequest } from '#rpc/gen/spire/api/server/logger/v1/logger.ts'
+import { type Logger, LogLevel } from '#rpc/gen/spire/api/types/logger.ts'
+import { malformed } from './messages.ts'
+
+/** The part of a process's log that this service needs. */
+export interface AdjustableLog {
+  level: 'debug' | 'info' | 'warn' | 'error'
+}
+
+/** SPIRE's levels as ours: there is none above `error` and none below `debug`. */
+const levels: Readonly<Record<number, AdjustableLog['level']>> = {
+  [LogLevel.PANIC]: 'error',
+  [LogLevel.FATAL]: 'error',
+  [LogLevel.ERROR]: 'error',
+  [LogLevel.WARN]: 'warn',
+  [LogLevel.INFO]: 'info',
+  [LogLevel.DEBUG]: 'debug',
+  [LogLevel.TRACE]: 'debug',
+}
+
+const numbers = {
+  error: LogLevel.ERROR,
+  warn: LogLevel.WARN,
+  info: LogLevel.INFO,
+  debug: LogLevel.DEBUG,
+} as const
+
+/** `spire.api.server.logger.v1.Logger`: changes what is logged until the next start. */
+export function newLoggerService(log: AdjustableLog) {
+  const launchLevel = log.level
+  const answer = (): Logger => ({
+    currentLevel: numbers[log.level],
+    launchLevel: numbers[launchLevel],
+  })
+  return {
+    getLogger: async () => answer(),
+
+    async setLogLevel({ newLevel }: SetLogLevelRequest) {
+      const level = levels[newLevel]
+      if (level === undefined) throw malformed('log level', `${newLevel} is not known`)
+      log.level = level
+      return answer()
+    },
+
+    async resetLogLevel() {
+      log.level = launchLevel
+      return answer()
+    },
+  }
+}

@@ -1,0 +1,109 @@
+import { AssayError } from '#base/errors.ts'
+import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
+import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
+import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
+import { RefusalsDefinition } from '#rpc/gen/assay/server/v1/refusals.ts'
+import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
+import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
+import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
+import { DebugDefinition } from '#rpc/gen/spire/api/server/debug/v1/debug.ts'
+import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
+import { LocalAuthorityDefinition } from '#rpc/gen/spire/api/server/localauthority/v1/localauthority.ts'
+import { LoggerDefinition } from '#rpc/gen/spire/api/server/logger/v1/logger.ts'
+import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
+import { TrustDomainDefinition } from '#rpc/gen/spire/api/server/trustdomain/v1/trustdomain.ts'
+import { healthHandlers } from '#rpc/health.ts'
+import type { RpcServer } from '#rpc/server.ts'
+import type { Interceptor } from '#rpc/service.ts'
+import type { AuthorityManager } from '../authority/authority-manager.ts'
+import { type AgentServiceDependencies, newAgentService } from './agent.ts'
+import type { Authorizer } from './authorize.ts'
+import { type BundleServiceDependencies, newBundleService } from './bundle.ts'
+import { type DebugServiceDependencies, newDebugService } from './debug.ts'
+import { type EntryServiceDependencies, newEntryService } from './entry.ts'
+import { type FeedServiceDependencies, newFeedService } from './feed.ts'
+import { newInventoryService } from './inventory.ts'
+import { type KeysServiceDependencies, newKeysService } from './keys.ts'
+import { newLocalAuthorityService } from './local-authority.ts'
+import { type AdjustableLog, newLoggerService } from './logger.ts'
+import { type ObserveDependencies, observing } from './observe.ts'
+import { newRefusalsService } from './refusals.ts'
+import { newSvidService, type SvidServiceDependencies } from './svid.ts'
+import { newTrustDomainService } from './trust-domain.ts'
+
+/** What the services of a server work with, all of them together. */
+export interface ServiceDependencies
+  extends AgentServiceDependencies,
+    BundleServiceDependencies,
+    DebugServiceDependencies,
+    EntryServiceDependencies,
+    FeedServiceDependencies,
+    KeysServiceDependencies,
+    ObserveDependencies,
+    SvidServiceDependencies {
+  readonly datastore: AgentServiceDependencies['datastore']
+  readonly entries: EntryServiceDependencies['entries'] &
+    FeedServiceDependencies['entries'] &
+    SvidServiceDependencies['entries'] &
+    DebugServiceDependencies['entries']
+  readonly bundles: BundleServiceDependencies['bundles']
+  readonly nodes: FeedServiceDependencies['nodes'] & DebugServiceDependencies['nodes']
+  readonly authority: SvidServiceDependencies['authority']
+  readonly authorities: AuthorityManager
+  readonly authorizer: Authorizer
+  readonly limits: Interceptor
+  readonly processLog: AdjustableLog
+}
+
+/** The services for agents, admins and downstream servers over TLS, behind limits and authorization. */
+export function addTlsServices(server: RpcServer, dependencies: ServiceDependencies): void {
+  guard(server, 'tls', dependencies)
+  server.use(dependencies.limits)
+  addSharedServices(server, dependencies)
+}
+
+/** The services for processes on the administration socket: the same ones, and those that are theirs alone. */
+export function addLocalServices(server: RpcServer, dependencies: ServiceDependencies): void {
+  guard(server, 'unix', dependencies)
+  addSharedServices(server, dependencies)
+  server.addService(DebugDefinition, newDebugService(dependencies))
+  server.addService(LoggerDefinition, newLoggerService(dependencies.processLog))
+  const { bundles, trustDomain, clock } = dependencies
+  server.addService(
+    HealthDefinition,
+    healthHandlers({
+      check: (service) => (service === '' ? bundles.bundle(trustDomain) !== undefined : undefined),
+      services: [],
+      clock,
+    }),
+  )
+}
+
+function addSharedServices(server: RpcServer, dependencies: ServiceDependencies): void {
+  server.addService(AgentDefinition, newAgentService(dependencies))
+  server.addService(BundleDefinition, newBundleService(dependencies))
+  server.addService(EntryDefinition, newEntryService(dependencies))
+  server.addService(SVIDDefinition, newSvidService(dependencies))
+  server.addService(TrustDomainDefinition, newTrustDomainService())
+  server.addService(LocalAuthorityDefinition, newLocalAuthorityService(dependencies.authorities))
+  server.addService(FeedDefinition, newFeedService(dependencies))
+  server.addService(InventoryDefinition, newInventoryService(dependencies))
+  server.addService(KeysDefinition, newKeysService(dependencies))
+  server.addService(RefusalsDefinition, newRefusalsService(dependencies.audit))
+}
+
+function guard(
+  server: RpcServer,
+  transport: 'tls' | 'unix',
+  dependencies: ServiceDependencies,
+): void {
+  server.use(observing(dependencies))
+  server.use(async ({ context }, next) => {
+    // What a listener takes its callers for decides what they may do; a mix-up must never make one local.
+    if (context.peer.kind !== transport) {
+      throw new AssayError('unauthenticated', 'the connection is gone', { reason: 'cancelled' })
+    }
+    await dependencies.authorizer.authorize(context)
+    await next()
+  })
+}

@@ -1,0 +1,41 @@
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import type { VerifiedClient } from '#rpc/tls-listener.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
+import { type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { verifyX509Svid } from '#spiffe/x509-svid.ts'
+
+/**
+ * Decides about clients that show a certificate: it must be an X.509-SVID that its own trust domain's bundle
+ * vouches for, and that trust domain is ours, or the ID one that was made an admin by name.
+ */
+export function newClientVerifier(dependencies: {
+  readonly trustDomain: TrustDomain
+  readonly adminIds: ReadonlySet<SpiffeId>
+  readonly bundles: { bundle(trustDomain: TrustDomain): Bundle | undefined }
+  readonly clock: Clock
+}): (chain: readonly Uint8Array[]) => VerifiedClient {
+  const { trustDomain, adminIds, bundles, clock } = dependencies
+  const adminDomains = new Set([...adminIds].map(trustDomainOf))
+  return (chain) => {
+    const { spiffeId, leaf } = verifyX509Svid({
+      certificates: chain,
+      bundles: (name) =>
+        name === trustDomain || adminDomains.has(name) ? bundles.bundle(name) : undefined,
+      nowSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
+    })
+    if (trustDomainOf(spiffeId) !== trustDomain && !adminIds.has(spiffeId)) {
+      throw new AssayError(
+        'unauthenticated',
+        `cannot accept ${spiffeId}: it is of another trust domain and not in admin_ids`,
+        { reason: 'trust-domain-foreign' },
+      )
+    }
+    return {
+      spiffeId,
+      serialNumber: leaf.serialNumber,
+      expiresAtSeconds: leaf.notAfterSeconds,
+    }
+  }
+}

@@ -1,0 +1,98 @@
+import type { Clock } from '#base/clock.ts'
+import type { Log } from '#base/log.ts'
+import { type Random, randomFraction } from '#base/random.ts'
+import { runTasks } from '#base/tasks.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { prunedBundle } from './bundle/prune-bundle.ts'
+import type { Datastore } from './datastore/datastore.ts'
+
+export interface HousekeepingDependencies {
+  readonly datastore: Datastore
+  readonly trustDomain: TrustDomain
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  /** Nodes whose SVID expired this long ago are forgotten, if they can attest again; undefined: none are. */
+  readonly pruneNodesAfterSeconds: number | undefined
+}
+
+/** Removes what time has made useless: entries, join tokens, authorities and nodes. Runs until it is aborted. */
+export async function keepHouse(
+  dependencies: HousekeepingDependencies,
+  signal: AbortSignal,
+): Promise<void> {
+  const { datastore, trustDomain, clock, log, pruneNodesAfterSeconds } = dependencies
+  const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
+  const chores: readonly Chore[] = [
+    {
+      what: 'expired entries',
+      everySeconds: 300,
+      work: async () => {
+        const pruned = await datastore.pruneEntries(nowSeconds())
+        for (const { id, spiffeId } of pruned) log.info({ entry: id, spiffeId }, 'entry expired')
+      },
+    },
+    {
+      what: 'expired join tokens',
+      everySeconds: 3600,
+      work: async () => void (await datastore.pruneJoinTokens(nowSeconds())),
+    },
+    {
+      what: 'expired authorities',
+      everySeconds: 6 * 3600,
+      work: async () => {
+        if ((await datastore.bundle(trustDomain)) === undefined) return
+        await datastore.updateBundle(trustDomain, (bundle) => {
+          if (bundle === undefined) throw new TypeError('the bundle of the trust domain is gone')
+          return prunedBundle(bundle, nowSeconds())
+        })
+      },
+    },
+    {
+      what: 'nodes that are gone',
+      everySeconds: 3600,
+      work: async () => {
+        if (pruneNodesAfterSeconds === undefined) return
+        const { items } = await datastore.listNodes(
+          {
+            expiresBeforeSeconds: nowSeconds() - pruneNodesAfterSeconds,
+            banned: false,
+            canReattest: true,
+          },
+          { pageSize: 1000, pageToken: '' },
+        )
+        for (const { agentId } of items) await datastore.deleteNode(agentId)
+        if (items.length > 0) log.info({ count: items.length }, 'expired nodes forgotten')
+      },
+    },
+  ]
+  await runTasks(
+    signal,
+    chores.map((chore) => (stop) => repeat(chore, dependencies, stop)),
+  )
+}
+
+interface Chore {
+  readonly what: string
+  readonly everySeconds: number
+  readonly work: () => Promise<void>
+}
+
+/** A chore that fails is done again the next time. The first wait is random, so that servers take turns. */
+async function repeat(
+  { what, everySeconds, work }: Chore,
+  { clock, random, log }: HousekeepingDependencies,
+  signal: AbortSignal,
+): Promise<void> {
+  const wait = (seconds: number): Promise<void> =>
+    clock.sleep(Temporal.Duration.from({ milliseconds: Math.round(seconds * 1000) }), signal)
+  await wait(everySeconds * randomFraction(random))
+  for (;;) {
+    try {
+      await work()
+    } catch (error) {
+      log.warn({ error }, `cannot remove ${what}, will try again`)
+    }
+    await wait(everySeconds)
+  }
+}

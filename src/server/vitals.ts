@@ -1,0 +1,109 @@
+import type { Clock } from '#base/clock.ts'
+import { messageOf } from '#base/errors.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { CheckResult, Health } from '#telemetry/health.ts'
+import type { Metrics } from '#telemetry/metrics.ts'
+import type { AuthorityManager } from './authority/authority-manager.ts'
+import type { BundleCache } from './bundle/bundle-cache.ts'
+import type { Datastore } from './datastore/datastore.ts'
+import type { AuthorizedEntries } from './entry/authorized-entries.ts'
+import type { NodeCache } from './node/node-cache.ts'
+import type { KeyManager } from './plugin/key-manager/key-manager.ts'
+import type { ServerSvid } from './svid/server-svid.ts'
+
+/** The parts of a server that can be unwell. */
+export interface Vitals {
+  readonly authorities: Pick<AuthorityManager, 'health' | 'states'>
+  readonly bundles: Pick<BundleCache, 'size'>
+  readonly entries: Pick<AuthorizedEntries, 'size'>
+  readonly keyManager: Pick<KeyManager, 'status'>
+  readonly nodes: Pick<NodeCache, 'size'>
+  readonly serverSvid: Pick<ServerSvid, 'current'>
+  readonly datastore: Pick<Datastore, 'revision'>
+  readonly probe: DatastoreProbe
+}
+
+const well: CheckResult = { live: true, ready: true }
+const notReady = (detail: string): CheckResult => ({ live: true, ready: false, detail })
+
+/** None of these troubles is one a restart would cure, so that none makes the server not live. */
+export function registerHealth(health: Health, vitals: Vitals): void {
+  health.register('datastore', () =>
+    vitals.probe.failure === '' ? well : notReady(vitals.probe.failure),
+  )
+  health.register('key-manager', () => {
+    const { state, detail } = vitals.keyManager.status()
+    if (state === 'ok') return well
+    return { ...notReady(`${state}: ${detail}`), ready: state === 'degraded' }
+  })
+  health.register('authorities', () => {
+    const { healthy, detail } = vitals.authorities.health()
+    return healthy ? well : notReady(detail)
+  })
+  health.register('server-svid', () =>
+    vitals.serverSvid.current() === undefined ? notReady('the server has no SVID yet') : well,
+  )
+}
+
+/** Gauges that are read when somebody asks. */
+export function registerMetrics(metrics: Metrics, vitals: Vitals): void {
+  metrics.beforeReading(() => {
+    metrics.cacheEntries('entries', vitals.entries.size)
+    metrics.cacheEntries('nodes', vitals.nodes.size)
+    metrics.cacheEntries('bundles', vitals.bundles.size)
+    metrics.keyManagerState(vitals.keyManager.status().state)
+    metrics.datastoreRevision(vitals.datastore.revision())
+    const end = (kind: 'x509' | 'jwt'): number | undefined =>
+      vitals.authorities.states(kind).find(({ state }) => state === 'active')?.expiresAtSeconds
+    const expiries = [
+      ['x509-ca', end('x509')],
+      ['jwt-key', end('jwt')],
+      ['server-svid', vitals.serverSvid.current()?.expiresAtSeconds],
+    ] as const
+    for (const [what, atSeconds] of expiries) {
+      if (atSeconds !== undefined) metrics.expiry(what, atSeconds)
+    }
+  })
+}
+
+const probeInterval = Temporal.Duration.from({ seconds: 10 })
+
+/** Reads from the datastore now and then, so that its trouble shows before somebody needs it. */
+export class DatastoreProbe {
+  readonly #dependencies: {
+    readonly datastore: Pick<Datastore, 'bundle'>
+    readonly trustDomain: TrustDomain
+    readonly clock: Clock
+    readonly metrics: Metrics
+  }
+  #failure = ''
+
+  constructor(dependencies: {
+    readonly datastore: Pick<Datastore, 'bundle'>
+    readonly trustDomain: TrustDomain
+    readonly clock: Clock
+    readonly metrics: Metrics
+  }) {
+    this.#dependencies = dependencies
+  }
+
+  /** Why the last read failed; empty when it did not. */
+  get failure(): string {
+    return this.#failure
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { datastore, trustDomain, clock, metrics } = this.#dependencies
+    for (;;) {
+      try {
+        await datastore.bundle(trustDomain)
+        this.#failure = ''
+      } catch (error) {
+        this.#failure = messageOf(error)
+        metrics.datastoreFailure('probe')
+      }
+      metrics.datastoreUp(this.#failure === '')
+      await clock.sleep(probeInterval, signal)
+    }
+  }
+}
