@@ -47,6 +47,12 @@ export function parseSpiffeId(text: string): SpiffeId {
  * @throws SyntaxError when the path is not well-formed.
  */
 export function spiffeId(trustDomain: TrustDomain, path: string): SpiffeId {
+  // Without the slash the path would become part of the trust domain.
+  if (path !== '' && !path.startsWith('/')) {
+    throw new SyntaxError(
+      `invalid path ${JSON.stringify(path.slice(0, 256))}: it must begin with /`,
+    )
+  }
   return parseSpiffeId(`${prefix}${trustDomain}${path}`)
 }
 
