@@ -441,6 +441,31 @@ export function datastoreContract(
     })
 
     check(
+      'putInventory() writes all records or none, beside writes that succeed',
+      async (store) => {
+        const heard: string[] = []
+        using _watching = store.watch(({ key, revision }) => heard.push(`${revision} ${key}`))
+        const impossible = { ...newInventoryRecord('bb'), nodeName: null as never }
+        const results = await Promise.allSettled([
+          store.putInventory([newInventoryRecord('11')]),
+          store.putInventory([newInventoryRecord('aa'), impossible]),
+          store.putInventory([newInventoryRecord('22')]),
+        ])
+        assert.deepEqual(
+          results.map(({ status }) => status),
+          ['fulfilled', 'rejected', 'fulfilled'],
+        )
+        const { items } = await store.listInventory(undefined, everything)
+        assert.deepEqual(
+          items.map((record) => record.endorsementKeyHash),
+          ['11', '22'],
+        )
+        assert.deepEqual(heard, ['1 11', '2 22'])
+        assert.equal(store.revision(), 2)
+      },
+    )
+
+    check(
       'updateInventory() changes one record, and does not find what is not there',
       async (store) => {
         await store.putInventory([newInventoryRecord('aa', { state: 'pending' })])
