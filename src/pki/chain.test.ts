@@ -43,7 +43,7 @@ function verify(chain: Case): Certificate[] {
 }
 
 function refuses(name: string, reason: ChainRefusal, chain: () => Case): void {
-  test(`verifyChain() refuses ${name}`, () => {
+  test(`${name.replace(/^([A-K]\d+ )?/, '$1verifyChain() refuses ')}`, () => {
     assert.throws(() => verify(chain()), { name: 'AssayError', code: 'unauthenticated', reason })
   })
 }

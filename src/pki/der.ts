@@ -1,4 +1,5 @@
 import { utf8Bytes, utf8Text } from '#base/bytes.ts'
+import { dateOf, daysOf } from './calendar.ts'
 
 // DER (ITU-T X.690 §10) as certificates use it: one-byte tags, definite lengths. Nothing here recurses over
 // its input, so nesting costs an attacker as much as it costs us; elements are views, not copies.
@@ -266,7 +267,7 @@ export function readOctetAlignedBits(element: DerElement): Uint8Array {
 export function readAscii(element: DerElement): string {
   const content = element.content
   for (const byte of content) if (byte >= 0x80) throw malformed('a string is not ASCII')
-  return utf8Text(content)
+  return latin1Text(content)
 }
 
 /** Text of any X.520 DirectoryString or IA5String. */
@@ -295,24 +296,27 @@ export function readText(element: DerElement): string {
   }
 }
 
-/** Unix time of a UTCTime or GeneralizedTime in the one form RFC 5280 §4.1.2.5 allows. */
+/** Unix time of a UTCTime or GeneralizedTime in the one form RFC 5280 §4.1.2.5 allows: to the second, in UTC. */
 export function readTime(element: DerElement): number {
-  const text = readAscii(element)
-  let digits = text
-  if (element.tag === derTag.utcTime) digits = `${text < '5' ? '20' : '19'}${text}`
-  else if (element.tag !== derTag.generalizedTime) {
-    throw malformed(`${tagText(element.tag)} stands where a time belongs`)
+  const { tag, content } = element
+  if (tag !== derTag.utcTime && tag !== derTag.generalizedTime) {
+    throw malformed(`${tagText(tag)} stands where a time belongs`)
   }
-  const parts = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)([0-5]\d)Z$/.exec(digits)
-  if (parts === null)
-    throw malformed(`time ${JSON.stringify(text.slice(0, 32))} is not YYMMDDHHMMSSZ`)
-  const [, year, month, day, hour, minute, second] = parts
-  try {
-    const instant = Temporal.Instant.from(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`)
-    return instant.epochMilliseconds / 1000
-  } catch (cause) {
-    throw new SyntaxError(`invalid DER: there is no time ${text}`, { cause })
+  const isShort = tag === derTag.utcTime
+  const yearDigits = isShort ? 2 : 4
+  const last = yearDigits + 10
+  if (content.length !== last + 1 || content[last] !== 0x5a) {
+    throw malformed('a time has not the form YYMMDDHHMMSSZ or YYYYMMDDHHMMSSZ')
   }
+  const field = (index: number): number => readDigits(content, yearDigits + 2 * index, 2)
+  const stated = readDigits(content, 0, yearDigits)
+  const year = isShort ? stated + (stated < 50 ? 2000 : 1900) : stated
+  const days = daysOf({ year, month: field(0), day: field(1) })
+  const [hour, minute, second] = [field(2), field(3), field(4)]
+  if (days === undefined || hour > 23 || minute > 59 || second > 59) {
+    throw malformed(`there is no time ${latin1Text(content)}`)
+  }
+  return ((days * 24 + hour) * 60 + minute) * 60 + second
 }
 
 /** One element: tag, length, then `parts` joined. */
@@ -419,17 +423,27 @@ export function time(epochSeconds: number): Uint8Array {
       `cannot encode the time ${epochSeconds}: it must be a second from 1950 to 9999`,
     )
   }
-  const text = Temporal.Instant.fromEpochMilliseconds(epochSeconds * 1000).toString({
-    smallestUnit: 'second',
-  })
-  const digits = text.replace(/[-:T]/g, '')
-  return epochSeconds < start2050
-    ? tlv(derTag.utcTime, utf8Bytes(digits.slice(2)))
-    : tlv(derTag.generalizedTime, utf8Bytes(digits))
+  const { year, month, day } = dateOf(Math.floor(epochSeconds / 86400))
+  const isShort = year < 2050
+  const digits = new Uint8Array(isShort ? 13 : 15)
+  let at = 0
+  const write = (value: number): void => {
+    digits[at++] = 0x30 + Math.floor(value / 10)
+    digits[at++] = 0x30 + (value % 10)
+  }
+  if (!isShort) write(Math.floor(year / 100))
+  const second = ((epochSeconds % 86400) + 86400) % 86400
+  write(year % 100)
+  write(month)
+  write(day)
+  write(Math.floor(second / 3600))
+  write(Math.floor(second / 60) % 60)
+  write(second % 60)
+  digits[at] = 0x5a
+  return tlv(isShort ? derTag.utcTime : derTag.generalizedTime, digits)
 }
 
 const start1950 = -631152000
-const start2050 = 2524608000
 const start10000 = 253402300800
 const zero = Uint8Array.of(0)
 
@@ -438,6 +452,16 @@ function contentOf(element: DerElement, tag: number): Uint8Array {
     throw malformed(`${tagText(element.tag)} stands where ${tagText(tag)} belongs`)
   }
   return element.content
+}
+
+function readDigits(content: Uint8Array, at: number, count: number): number {
+  let value = 0
+  for (let i = at; i < at + count; i++) {
+    const digit = (content[i] ?? 0) - 0x30
+    if (digit < 0 || digit > 9) throw malformed('a time has a character that is no digit')
+    value = value * 10 + digit
+  }
+  return value
 }
 
 function latin1Text(content: Uint8Array): string {
