@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { cp, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -24,6 +24,8 @@ export interface SoftHsm extends AsyncDisposable {
   unplug(): Promise<void>
   /** Puts it back. */
   plug(): Promise<void>
+  /** Puts a copy of another token in its place, with the other's PIN. */
+  plugCopyOf(other: SoftHsm): Promise<void>
   /** Runs pkcs11-tool on the token, logged in; resolves with what it printed. */
   pkcs11Tool(...args: readonly string[]): Promise<string>
 }
@@ -46,6 +48,11 @@ export async function newSoftHsm(): Promise<SoftHsm> {
     environment,
     unplug: () => rename(tokens, `${tokens}.away`),
     plug: () => rename(`${tokens}.away`, tokens),
+    async plugCopyOf(other) {
+      await cp(join(other.directory, 'tokens'), tokens, { recursive: true })
+      await rm(pinFile)
+      await cp(other.pinFile, pinFile)
+    },
     async pkcs11Tool(...args) {
       const login = [
         '--module',

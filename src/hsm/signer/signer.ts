@@ -41,6 +41,7 @@ export class Signer {
   #cryptoki: Cryptoki | undefined
   #token: Token | undefined
   #lastRef = 0
+  #hasJustOpened = false
   /** Some modules answer a wrong PIN with a code that does not say so; tokens lock after three or more. */
   #interruptedLogins = 0
 
@@ -133,6 +134,7 @@ export class Signer {
     } catch {
       // A module that cannot finalise may still initialise; opening will tell.
     }
+    if (this.#hasJustOpened && !(await this.#pause())) return
     await this.#openUntilReady(this.#request)
   }
 
@@ -150,15 +152,27 @@ export class Signer {
         }
         this.#tell({ state: 'absent', detail })
       }
-      try {
-        const milliseconds = 700 + Math.round(300 * randomFraction(this.#deps.random))
-        const wait = Temporal.Duration.from({ milliseconds })
-        await this.#deps.clock.sleep(wait, this.#deps.signal)
-      } catch {
-        return // the server is gone
-      }
+      if (!(await this.#pause())) return
     }
     this.#deps.onEnd()
+  }
+
+  /** About a second. Resolves with whether there is still a server to serve. */
+  async #pause(): Promise<boolean> {
+    const milliseconds = 700 + Math.round(300 * randomFraction(this.#deps.random))
+    try {
+      await this.#deps.clock.sleep(Temporal.Duration.from({ milliseconds }), this.#deps.signal)
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  /** A token that opens and then does not sign is not opened in a tight loop. */
+  async #noteOpening(): Promise<void> {
+    this.#hasJustOpened = true
+    await this.#pause()
+    this.#hasJustOpened = false
   }
 
   async #openOnce(cryptoki: Cryptoki, request: OpenRequest): Promise<void> {
@@ -171,6 +185,7 @@ export class Signer {
     try {
       const listed = await token.listKeys()
       this.#token = token
+      void this.#noteOpening()
       const { label, serial, model } = token.info
       this.#tell({ state: 'ready', token: { label, serial, model }, ...listed })
     } catch (error) {
