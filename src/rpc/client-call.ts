@@ -35,6 +35,8 @@ export interface BidiCall<Q, S> extends AsyncIterable<S>, Disposable {
 export interface Wire {
   readonly grpc: GrpcClient
   readonly clock: Clock
+  /** Throws once the connection was closed at this end. */
+  readonly checkOpen: () => void
   /** Says where a call was to go that did not get there; returns every other error as it is. */
   readonly explain: (error: AssayError) => AssayError
 }
@@ -54,6 +56,7 @@ class Limits implements Disposable {
 
   constructor(wire: Wire, options: CallOptions) {
     this.#wire = wire
+    wire.checkOpen()
     options.signal?.throwIfAborted()
     for (const [name, value] of Object.entries(options.metadata ?? {}))
       this.metadata.set(name, value)

@@ -89,6 +89,9 @@ export class Connection implements Disposable {
     const wire: Wire = {
       grpc: this.#grpc,
       clock: this.#clock,
+      checkOpen: () => {
+        if (this.#closed) throw this.#unreachable('it was closed at this end', 'connection-closed')
+      },
       explain: (error) => this.#explain(error),
     }
     const methods: Record<string, unknown> = {}
@@ -165,18 +168,18 @@ export class Connection implements Disposable {
   }
 
   #explain(error: AssayError): AssayError {
-    if (this.#closed) {
-      return this.#unreachable('it was closed at this end', error, 'connection-closed')
-    }
+    if (this.#closed)
+      return this.#unreachable('it was closed at this end', 'connection-closed', error)
     if (error.code !== 'unavailable' || !notConnected.test(error.message)) return error
-    const { lastError = error } = this.#tls ?? {}
-    if (lastError === error)
-      return this.#unreachable(causeOf(error.message), error, 'not-connected')
-    const reason = lastError instanceof AssayError ? lastError.reason : undefined
-    return this.#unreachable(lastError.message, lastError, reason ?? 'not-connected')
+    const tlsError = this.#tls?.lastError
+    if (tlsError === undefined || !error.message.includes(tlsError.message)) {
+      return this.#unreachable(causeOf(error.message), 'not-connected', error)
+    }
+    const reason = tlsError instanceof AssayError ? tlsError.reason : undefined
+    return this.#unreachable(tlsError.message, reason ?? 'not-connected', tlsError)
   }
 
-  #unreachable(why: string, cause: Error, reason: string): AssayError {
+  #unreachable(why: string, reason: string, cause?: Error): AssayError {
     return new AssayError('unavailable', `cannot reach ${this.address}: ${why}`, { cause, reason })
   }
 

@@ -17,8 +17,9 @@ const maxChain = 10
 
 /**
  * What both ends of every TLS connection of ours have in common: TLS 1.3, a key agreement that holds out
- * against quantum computers before any that does not, and no session tickets, because a resumed session would
- * not show its certificate to a bundle that has changed since.
+ * against quantum computers before any that does not, and no resumption, because a resumed session would not
+ * show its certificates to a bundle that has changed since. (OpenSSL sends tickets in TLS 1.3 even so; they name
+ * a session that the server has not kept.)
  */
 export function secureContextOptions(options: {
   readonly identity: TlsIdentity | undefined
