@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { silentLog } from '#base/log.ts'
+import { memoryDatastore } from '../../../test/support/memory-datastore.ts'
 import { newEntry } from '../../../test/support/records.ts'
 import { follow } from './follow.ts'
-import { openSqliteDatastore } from './sql/sqlite.ts'
 
 test('follow() applies what changes while it loads, after the load and in order', async () => {
-  await using store = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  await using store = memoryDatastore()
   await store.createEntry(newEntry('e1'))
   const seen: string[] = []
   using _following = await follow(store, {
@@ -22,7 +21,7 @@ test('follow() applies what changes while it loads, after the load and in order'
 })
 
 test('follow() has stopped watching when the load fails, and when it is disposed', async () => {
-  await using store = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  await using store = memoryDatastore()
   let applied = 0
   const cache = {
     load: () => Promise.reject(new Error('no')),

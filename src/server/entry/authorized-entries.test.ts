@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { FakeClock } from '#base/fake-clock.ts'
-import { silentLog } from '#base/log.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import type { Selector } from '#spiffe/selector.ts'
 import { parseSpiffeId, type SpiffeId, serverId } from '#spiffe/spiffe-id.ts'
+import { memoryDatastore } from '../../../test/support/memory-datastore.ts'
 import {
   agentId,
   newEntry,
@@ -15,7 +15,6 @@ import {
 } from '../../../test/support/records.ts'
 import { below, pick, seeded } from '../../../test/support/seeded.ts'
 import type { Datastore } from '../datastore/datastore.ts'
-import { openSqliteDatastore } from '../datastore/sql/sqlite.ts'
 import { AuthorizedEntries } from './authorized-entries.ts'
 
 const server = serverId(testTrustDomain)
@@ -29,7 +28,7 @@ interface Fixture extends AsyncDisposable {
 }
 
 async function loaded(...entries: readonly RegistrationEntry[]): Promise<Fixture> {
-  const store = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  const store = memoryDatastore()
   const clock = new FakeClock()
   await store.putNode(newNode('a', { selectors: selectors('rack-1', 'gpu') }))
   await store.putNode(newNode('b', { selectors: selectors('rack-1') }))

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { silentLog } from '#base/log.ts'
+import { memoryDatastore } from '../../../test/support/memory-datastore.ts'
 import { agentId, newNode } from '../../../test/support/records.ts'
-import { openSqliteDatastore } from '../datastore/sql/sqlite.ts'
 import { NodeCache } from './node-cache.ts'
 
 const a = agentId('a')
 
 test('NodeCache has the nodes of before, and follows', async () => {
-  await using store = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  await using store = memoryDatastore()
   await store.putNode(newNode('a'))
   using nodes = await NodeCache.load(store)
   assert.deepEqual(nodes.node(a), newNode('a'))
@@ -21,7 +20,7 @@ test('NodeCache has the nodes of before, and follows', async () => {
 })
 
 test('NodeCache.onChange() tells of one node only, until disposed', async () => {
-  await using store = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  await using store = memoryDatastore()
   using nodes = await NodeCache.load(store)
   const serials: (string | undefined)[] = []
   {
@@ -36,7 +35,7 @@ test('NodeCache.onChange() tells of one node only, until disposed', async () => 
 })
 
 test('NodeCache.onBanned() tells when a node is banned or deleted, not when it is renewed', async () => {
-  await using store = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  await using store = memoryDatastore()
   await store.putNode(newNode('a'))
   using nodes = await NodeCache.load(store)
   let ends = 0
