@@ -201,7 +201,7 @@ for (const typ of [undefined, 'JWT', 'JOSE']) {
 }
 for (const typ of ['wit+jwt', 'at+jwt', 'jwt', '', null, 1]) {
   refuses(
-    `C6 validateJwtSvid() refuses type ${JSON.stringify(typ)}`,
+    `A24, C6 validateJwtSvid() refuses type ${JSON.stringify(typ)}`,
     'token-type-not-allowed',
     token({ typ }),
   )

@@ -159,7 +159,7 @@ test('B33 verifyX509Svid() trusts every authority of the bundle, tainted or not'
   }
 })
 
-test('A25 verifyX509Svid() refuses an ID signed by the authority of another trust domain', () => {
+test('A25, G15 verifyX509Svid() refuses an ID signed by the authority of another trust domain', () => {
   const foreign = newAuthority('foreign')
   const bundles = [bundle('td', root), bundle('foreign', foreign)]
   assert.throws(() => verify([newSvid(foreign, id)], ...bundles), { reason: 'unknown-authority' })
