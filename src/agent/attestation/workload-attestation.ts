@@ -67,6 +67,15 @@ export class WorkloadAttestation {
     return selectorSet(found)
   }
 
+  /** What is true of every process of a user, as far as the attestors know users. */
+  async attestUser(user: string): Promise<readonly Selector[]> {
+    const found: Selector[] = []
+    for (const attestor of this.#options.attestors) {
+      found.push(...((await attestor.attestUser?.(user)) ?? []))
+    }
+    return selectorSet(found)
+  }
+
   async #attestBy(
     attestor: WorkloadAttestor,
     process: WorkloadProcess,

@@ -10,6 +10,7 @@ import { BundleSet } from './bundle-set.ts'
 import { type Entitlement, Entitlements } from './entitlements.ts'
 import { withUniqueHints } from './hints.ts'
 import { type JwtSvid, JwtSvidCache } from './jwt-svid-cache.ts'
+import { ProgramSelectors } from './program-selectors.ts'
 import type { Update } from './update.ts'
 import { type X509Signer, type X509Svid, X509SvidCache } from './x509-svid-cache.ts'
 
@@ -65,6 +66,7 @@ export class Identities {
   readonly #entitlements = new Entitlements()
   readonly #x509: X509SvidCache
   readonly #jwt: JwtSvidCache
+  readonly #programSelectors = new ProgramSelectors()
   #isSynchronized = false
   #revision = 0n
 
@@ -109,6 +111,11 @@ export class Identities {
     return this.#entitlements.entries
   }
 
+  /** Whether an entry asks what program a process runs. */
+  get usesProgram(): boolean {
+    return this.#programSelectors.areUsed
+  }
+
   get counts(): {
     readonly entries: number
     readonly x509Svids: number
@@ -142,8 +149,14 @@ export class Identities {
       const named = new Set(update.entries.map((entry) => entry.id))
       for (const { id } of this.#entitlements.entries) if (!named.has(id)) removedIds.add(id)
     }
-    for (const id of removedIds) this.#x509.deleteEntry(id)
-    for (const entry of changed) if (!entry.storeSvid) this.#x509.setEntry(entry)
+    for (const id of removedIds) {
+      this.#x509.deleteEntry(id)
+      this.#programSelectors.delete(id)
+    }
+    for (const entry of changed) {
+      this.#programSelectors.set(entry)
+      if (!entry.storeSvid) this.#x509.setEntry(entry)
+    }
     if (ownChanged) this.#x509.authoritiesChanged()
     if (ownChanged || removedIds.size > 0) this.#pruneTokens(removedIds)
 
@@ -163,6 +176,7 @@ export class Identities {
     this.#jwt.clear()
     this.#bundles.clear()
     const removedIds = [...this.#entitlements.entries].map((entry) => entry.id)
+    for (const id of removedIds) this.#programSelectors.delete(id)
     this.#entitlements.applyEntries({ changed: [], removedIds })
     this.#entitlements.touchAll()
   }

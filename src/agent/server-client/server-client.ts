@@ -14,7 +14,7 @@ import type { AgentEntry } from '../manager/agent-entry.ts'
 import type { Issuer } from '../manager/identities.ts'
 import type { JwtSvid } from '../manager/jwt-svid-cache.ts'
 import type { Update } from '../manager/update.ts'
-import type { X509Svid } from '../manager/x509-svid-cache.ts'
+import type { AuthorityTrust, X509Svid } from '../manager/x509-svid-cache.ts'
 import type { NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import { type AgentIdentity, agentIdentity } from './agent-identity.ts'
 import { attestNode } from './attest-node.ts'
@@ -121,6 +121,12 @@ export class ServerClient implements Issuer, Disposable {
     log.info({}, 'the server has no feed of changes; it is asked for them at intervals')
     await this.#postStatus(connection, linked)
     yield* poll({ ...this.#options, connection, interval: this.#options.syncInterval }, linked)
+  }
+
+  /** What the own bundle says of the authority that the agent's SVID ends at; undefined: the agent has none. */
+  trustOfOwnSvid(trustOf: (authorityId: string) => AuthorityTrust): AuthorityTrust | undefined {
+    if (this.#identity === undefined) return undefined
+    return trustOf(this.#options.issuerIdOf(this.#identity.certificates))
   }
 
   async issueJwtSvid(

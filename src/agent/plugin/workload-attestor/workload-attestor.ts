@@ -21,4 +21,12 @@ export interface WorkloadAttestor {
    * throws only when it can say nothing.
    */
   attest(process: WorkloadProcess, signal: AbortSignal): Promise<readonly Selector[]>
+
+  /**
+   * What is true of every process of a user, who is named or numbered as on this node. Absent: the attestor knows
+   * nothing of users.
+   *
+   * @throws AssayError `not-found` when there is no such user.
+   */
+  attestUser?(user: string): Promise<readonly Selector[]>
 }

@@ -56,11 +56,14 @@ export class NameTable {
     return underway
   }
 
-  /** The number of `name` in the local file. */
-  idOf(name: string): number | undefined {
+  /** The number of `name`; undefined when nobody on this host knows it. For rare questions: nothing is remembered. */
+  async idOf(name: string): Promise<number | undefined> {
     this.#refresh()
     for (const [id, held] of this.#names) if (held === name) return id
-    return undefined
+    // A number would be looked up as such, and an option be obeyed.
+    if (!/^[A-Za-z_][\w.@\\$-]{0,255}$/.test(name)) return undefined
+    const [found] = (await this.#getent(name)) ?? []
+    return found?.[1] === name ? found[0] : undefined
   }
 
   #refresh(): void {
@@ -74,22 +77,29 @@ export class NameTable {
   }
 
   async #ask(id: number): Promise<string | undefined> {
-    let name: string | undefined
     try {
-      const { stdout } = await run('getent', [this.#database, String(id)], { timeout: 5_000 })
-      name = parseNames(stdout).get(id)
-    } catch (error) {
-      // Status 2 says that nobody knows the number, which is an answer.
-      if (!isNotFound(error)) {
-        this.#log.debug({ error, id }, `cannot look up a number with getent ${this.#database}`)
-      }
+      const name = (await this.#getent(String(id)))?.get(id)
+      if (this.#elsewhere.size >= maxRemembered) this.#elsewhere.clear()
+      const untilMs = this.#nowMs() + rememberedFor.total('milliseconds')
+      this.#elsewhere.set(id, { name, untilMs })
+      return name
     } finally {
       this.#underway.delete(id)
     }
-    if (this.#elsewhere.size >= maxRemembered) this.#elsewhere.clear()
-    const untilMs = this.#nowMs() + rememberedFor.total('milliseconds')
-    this.#elsewhere.set(id, { name, untilMs })
-    return name
+  }
+
+  /** Undefined: nobody knows `key`, or the question could not be asked. */
+  async #getent(key: string): Promise<ReadonlyMap<number, string> | undefined> {
+    try {
+      const { stdout } = await run('getent', [this.#database, key], { timeout: 5_000 })
+      return parseNames(stdout)
+    } catch (error) {
+      // Status 2 says that nobody knows it, which is an answer.
+      if (!isNotFound(error)) {
+        this.#log.debug({ error, key }, `cannot ask getent for a ${this.#database} entry`)
+      }
+      return undefined
+    }
   }
 
   #nowMs(): number {

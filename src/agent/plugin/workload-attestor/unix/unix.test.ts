@@ -193,11 +193,11 @@ test('NameTable reads its file anew when it changes', async () => {
   writeFileSync(file, 'alice:x:4242424:\n')
   const table = new NameTable({ database: 'passwd', file, clock: new FakeClock(), log: silentLog })
   assert.equal(await table.nameOf(4242424), 'alice')
-  assert.equal(table.idOf('alice'), 4242424)
+  assert.equal(await table.idOf('alice'), 4242424)
   writeFileSync(`${file}.new`, 'bob:x:4242424:\n')
   renameSync(`${file}.new`, file)
   assert.equal(await table.nameOf(4242424), 'bob')
-  assert.equal(table.idOf('alice'), undefined)
+  assert.equal(await table.idOf('alice'), undefined)
 })
 
 test('NameTable asks the host for numbers that are not in its file, and remembers the answer', async () => {

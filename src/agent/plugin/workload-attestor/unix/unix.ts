@@ -67,6 +67,15 @@ export class UnixWorkloadAttestor implements WorkloadAttestor {
     return found
   }
 
+  async attestUser(user: string): Promise<readonly Selector[]> {
+    const uid = /^\d{1,10}$/.test(user) ? Number(user) : await this.#users.idOf(user)
+    if (uid === undefined) {
+      throw new AssayError('not-found', `there is no user ${JSON.stringify(user)} on this node`)
+    }
+    const name = await this.#users.nameOf(uid)
+    return [fact('uid', uid), ...(name === undefined ? [] : [fact('user', name)])]
+  }
+
   async #programFacts(process: WorkloadProcess, signal: AbortSignal): Promise<Selector[]> {
     for (let look = 1; ; look += 1) {
       try {

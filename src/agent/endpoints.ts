@@ -1,0 +1,62 @@
+import type { Health } from '#telemetry/health.ts'
+import { healthRoutes, listenHttp, metricsRoutes } from '#telemetry/http.ts'
+import { type AdministrationDependencies, openAdministration } from './admin-api/endpoint.ts'
+import type { AgentConfig } from './config.ts'
+import { openWorkloadApi, type WorkloadEndpointDependencies } from './workload-api/endpoint.ts'
+
+export interface EndpointDependencies
+  extends Omit<WorkloadEndpointDependencies, 'log'>,
+    AdministrationDependencies {
+  readonly health: Health
+}
+
+/** Opens every socket the configuration names. @throws AssayError `failed-precondition` */
+export async function openEndpoints(
+  config: AgentConfig,
+  dependencies: EndpointDependencies,
+): Promise<void> {
+  registerHealth(dependencies)
+  registerMetrics(dependencies)
+  await openWorkloadApi(config, dependencies)
+  await openAdministration(config, dependencies)
+  await openHttp(config, dependencies)
+}
+
+async function openHttp(config: AgentConfig, dependencies: EndpointDependencies): Promise<void> {
+  const { resources, health, metrics, log } = dependencies
+  const { health_checks: checks, telemetry } = config
+  if (checks !== undefined) {
+    const { bind_address: address, bind_port: port, live_path: live, ready_path: ready } = checks
+    const routes = healthRoutes(health, { live, ready })
+    resources.use(await listenHttp({ address, port, routes, log }))
+  }
+  if (telemetry.prometheus !== undefined) {
+    const { bind_address: address, port } = telemetry.prometheus
+    resources.use(await listenHttp({ address, port, routes: metricsRoutes(metrics), log }))
+  }
+}
+
+/** An agent whose server is away is ready all the same: it serves what it holds. */
+function registerHealth({ health, identities, status, nodeAttestor }: EndpointDependencies): void {
+  health.register('agent', () => {
+    const { state, detail } = status
+    const ready = identities.isSynchronized
+    return state === 'ready'
+      ? { live: true, ready }
+      : { live: true, ready, detail: detail === '' ? state : `${state}: ${detail}` }
+  })
+  health.register('node-attestor', () => {
+    const { state, detail } = nodeAttestor.status()
+    return state === 'ok' ? { live: true, ready: true } : { live: true, ready: true, detail }
+  })
+}
+
+function registerMetrics({ metrics, identities }: EndpointDependencies): void {
+  metrics.serverReachable(false)
+  metrics.beforeReading(() => {
+    const { entries, x509Svids, jwtSvids } = identities.counts
+    metrics.cacheEntries('entries', entries)
+    metrics.cacheEntries('x509-svids', x509Svids)
+    metrics.cacheEntries('jwt-svids', jwtSvids)
+  })
+}

@@ -1,0 +1,63 @@
+import type { Random } from '#base/random.ts'
+import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
+import { SpiffeWorkloadAPIDefinition } from '#rpc/gen/spiffe/workload/workload.ts'
+import { addReflection } from '#rpc/reflection.ts'
+import { RpcServer } from '#rpc/server.ts'
+import type { AgentConfig } from '../config.ts'
+import { healthService } from './health.ts'
+import { measuring } from './measure.ts'
+import { requireSecurityHeader } from './security-header.ts'
+import { WorkloadApi, type WorkloadApiOptions } from './workload-api.ts'
+
+export interface WorkloadEndpointDependencies
+  extends Pick<
+    WorkloadApiOptions,
+    'identities' | 'attestation' | 'refusals' | 'status' | 'metrics' | 'clock' | 'log'
+  > {
+  /** Closes what is opened here. */
+  readonly resources: AsyncDisposableStack
+  /** Sockets that systemd opened: the first one named `workload-api` stands for `socket_path`. */
+  readonly activated: ReadonlyMap<string, readonly number[]>
+  readonly monotonicMs: () => number
+  readonly random: Random
+}
+
+/** One user may have many workloads on a large node, and each has a connection or two. */
+const maxConnectionsPerUser = 1024
+
+/** Serves the Workload API, health and reflection. @throws AssayError `failed-precondition` */
+export async function openWorkloadApi(
+  config: AgentConfig,
+  dependencies: WorkloadEndpointDependencies,
+): Promise<void> {
+  const { resources, identities, status, clock, random, activated } = dependencies
+  const log = dependencies.log.child({ component: 'workload-api' })
+  const server = resources.use(new RpcServer({ log, random, clock }))
+  server.use(measuring(dependencies))
+  server.use(requireSecurityHeader)
+  server.addService(
+    SpiffeWorkloadAPIDefinition,
+    new WorkloadApi({
+      ...dependencies,
+      trustDomain: config.trust_domain,
+      allowUnauthenticatedVerifiers: config.allow_unauthenticated_verifiers,
+      allowedForeignJwtClaims: config.allowed_foreign_jwt_claims,
+      logSelectors: config.log_selectors,
+      log,
+    }),
+  )
+  server.addService(HealthDefinition, healthService({ identities, status }))
+  addReflection(server)
+  const [fd] = activated.get('workload-api') ?? []
+  for (const [i, path] of [config.socket_path, ...config.socket_aliases].entries()) {
+    await server.listenUnix({
+      path,
+      mode: 0o777,
+      directoryMode: 0o755,
+      maxConnectionsPerUser,
+      maxRequestBytes: 256 * 1024,
+      ...(i === 0 && fd !== undefined && { fd }),
+    })
+    log.info({ socket: path }, 'the Workload API is open')
+  }
+}
