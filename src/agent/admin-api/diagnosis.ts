@@ -57,11 +57,9 @@ async function subjectOf(
   signal: AbortSignal,
 ): Promise<Subject> {
   switch (subject?.$case) {
-    case 'pid': {
+    case 'pid':
       if (subject.value <= 0) throw invalid(`pid is ${subject.value}; it must be positive`)
-      using process = holdProcess(subject.value)
-      return { selectors: await attestation.attest(process, signal), refusal: undefined }
-    }
+      return { selectors: await attestPid(attestation, subject.value, signal), refusal: undefined }
     case 'user':
       return { selectors: await attestation.attestUser(subject.value), refusal: undefined }
     case 'requestId': {
@@ -75,6 +73,15 @@ async function subjectOf(
     case undefined:
       throw invalid('one of pid, user and request_id must be given')
   }
+}
+
+async function attestPid(
+  attestation: WorkloadAttestation,
+  pid: number,
+  signal: AbortSignal,
+): Promise<readonly Selector[]> {
+  using process = holdProcess(pid)
+  return await attestation.attest(process, signal)
 }
 
 function explain(
