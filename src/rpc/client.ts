@@ -22,6 +22,8 @@ import type { Partially, Request, Response, ServiceDefinition } from './service.
 import { type MethodDefinition, methodPath } from './service.ts'
 import { TlsConnector, type TlsConnectorOptions } from './tls-connector.ts'
 
+export type { BidiCall, CallOptions } from './client-call.ts'
+
 /** How a method is called. */
 export type ClientMethod<M extends MethodDefinition> = M extends { readonly requestStream: false }
   ? M extends { readonly responseStream: false }
