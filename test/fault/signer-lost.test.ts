@@ -107,13 +107,16 @@ test('another token in the place of ours is not signed with', async () => {
   await assert.rejects(key.sign(Uint8Array.of(1)), { code: 'unavailable' })
 })
 
-test('generateKey() fails while the token is away, and works once it is back', async () => {
-  await using hsm = await newFaultyHsm()
-  await using manager = await hsm.open()
-  await hsm.misbehave(`C_GenerateKeyPair error ${removed}`)
-  await assert.rejects(manager.generateKey('k', 'ec-p256'), { code: 'unavailable' })
-  await hsm.misbehave('')
-  await until('ok', () => manager.status().state === 'ok')
-  const key = await manager.generateKey('k', 'ec-p256')
-  await key.sign(Uint8Array.of(1))
-})
+for (const call of ['C_OpenSession', 'C_GenerateKeyPair', 'C_CopyObject', 'C_SignInit']) {
+  test(`generateKey() fails when the token goes at ${call}, and works once it is back`, async () => {
+    await using hsm = await newFaultyHsm()
+    await using manager = await hsm.open()
+    await hsm.misbehave(`${call} error ${removed}`)
+    await assert.rejects(manager.generateKey('k', 'ec-p256'), { code: 'unavailable' })
+    assert.equal(manager.status().state, 'down')
+    await hsm.misbehave('')
+    await until('ok', () => manager.status().state === 'ok')
+    const key = manager.key('k') ?? (await manager.generateKey('k', 'ec-p256'))
+    await key.sign(Uint8Array.of(1))
+  })
+}

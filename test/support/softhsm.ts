@@ -26,6 +26,8 @@ export interface SoftHsm extends AsyncDisposable {
   plug(): Promise<void>
   /** Puts a copy of another token in its place, with the other's PIN. */
   plugCopyOf(other: SoftHsm): Promise<void>
+  /** Makes another token beside it. */
+  addToken(label: string): Promise<void>
   /** Runs pkcs11-tool on the token, logged in; resolves with what it printed. */
   pkcs11Tool(...args: readonly string[]): Promise<string>
 }
@@ -52,6 +54,11 @@ export async function newSoftHsm(): Promise<SoftHsm> {
       await cp(join(other.directory, 'tokens'), tokens, { recursive: true })
       await rm(pinFile)
       await cp(other.pinFile, pinFile)
+    },
+    async addToken(label) {
+      const pins = ['--pin', pin, '--so-pin', pin]
+      const init = ['--init-token', '--free', '--label', label, ...pins]
+      await run('softhsm2-util', init, { env: environment })
     },
     async pkcs11Tool(...args) {
       const login = [

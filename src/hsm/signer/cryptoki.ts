@@ -168,7 +168,10 @@ export interface SignOperation {
 
 /** The CKR_… value `error` carries, or undefined when it is no PKCS#11 error. */
 export function cryptokiCode(error: unknown): number | undefined {
-  return error instanceof pkcs11.Pkcs11Error ? (error as Pkcs11Error).code : undefined
+  if (error instanceof pkcs11.Pkcs11Error) return (error as Pkcs11Error).code
+  // C_CopyObject and C_FindObjects throw what the addon throws, which pkcs11js translates for the others.
+  const bare = error instanceof Error ? /^CKR_\w+:(\d+)$/.exec(error.message) : null
+  return bare === null ? undefined : Number(bare[1])
 }
 
 /**

@@ -43,7 +43,8 @@ export interface KeyManager extends AsyncDisposable {
    * Makes a key under a new name, durably before it returns.
    *
    * @throws AssayError `already-exists` when there is a key of that name: it is never replaced.
-   * @throws AssayError `unavailable` when no key can be made now.
+   * @throws AssayError `unavailable` when no key can be made now. When an HSM is lost in the middle the key
+   * may have been made all the same; it is then in {@link keys} once the HSM is back.
    */
   generateKey(id: string, type: KeyType): Promise<SigningKey>
   /** The key of that name, or undefined. Never talks to a device: keys are known since the start. */

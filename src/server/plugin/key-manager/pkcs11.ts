@@ -97,13 +97,12 @@ function ownSigner(): readonly string[] {
 class TokenKeyManager implements Pkcs11KeyManager {
   readonly #client: HsmClient
   readonly #labelPrefix: string
-  readonly #keys = new Map<string, SigningKey>()
+  readonly #signingKeys = new WeakMap<HsmKey, SigningKey>()
   readonly #logging: Disposable
 
   constructor(client: HsmClient, options: { readonly labelPrefix: string; readonly log: Log }) {
     this.#client = client
     this.#labelPrefix = options.labelPrefix
-    for (const key of client.keys.values()) this.#add(key)
     this.#logging = this.onStatus(({ state, detail, where }) => {
       const fields = { state, detail, where }
       if (state === 'ok') options.log.info(fields, 'hsm is ready')
@@ -121,20 +120,20 @@ class TokenKeyManager implements Pkcs11KeyManager {
 
   async generateKey(id: string, type: KeyType): Promise<SigningKey> {
     verifyKeyId(id)
-    return this.#add(await this.#client.generateKey(this.#labelPrefix + id, type))
+    return this.#signingKey(await this.#client.generateKey(this.#labelPrefix + id, type))
   }
 
   key(id: string): SigningKey | undefined {
-    return this.#keys.get(id)
+    const key = this.#client.keys.get(this.#labelPrefix + id)
+    return key && this.#signingKey(key)
   }
 
   keys(): readonly SigningKey[] {
-    return [...this.#keys.values()]
+    return Array.from(this.#client.keys.values(), (key) => this.#signingKey(key))
   }
 
   async destroyKey(id: string): Promise<void> {
     verifyKeyId(id)
-    this.#keys.delete(id)
     await this.#client.destroyKey(this.#labelPrefix + id)
   }
 
@@ -156,15 +155,17 @@ class TokenKeyManager implements Pkcs11KeyManager {
     await this.#client[Symbol.asyncDispose]()
   }
 
-  #add(key: HsmKey): SigningKey {
-    const { label, type, publicKey } = key
+  /** The same object each time for the same key. */
+  #signingKey(key: HsmKey): SigningKey {
+    const known = this.#signingKeys.get(key)
+    if (known !== undefined) return known
     const signingKey: SigningKey = {
-      id: label.slice(this.#labelPrefix.length),
-      type,
-      publicKey,
+      id: key.label.slice(this.#labelPrefix.length),
+      type: key.type,
+      publicKey: key.publicKey,
       sign: (message) => this.#client.sign(key, message),
     }
-    this.#keys.set(signingKey.id, signingKey)
+    this.#signingKeys.set(key, signingKey)
     return signingKey
   }
 }
