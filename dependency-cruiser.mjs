@@ -1,6 +1,16 @@
 // Who may import whom. Checked on every change; test/architecture/ holds a fixture that breaks each
 // rule once, so that a checker which has stopped reading .ts files fails instead of passing.
 // Needs @swc/core beside TypeScript 7: dependency-cruiser 17 reads .ts through TypeScript < 7 or swc.
+// @swc/core's visitor stops at `using` declarations, and dependency-cruiser reads with that visitor.
+import swcVisitor from '@swc/core/Visitor.js'
+
+const { visitStatement } = swcVisitor.Visitor.prototype
+swcVisitor.Visitor.prototype.visitStatement = function (statement) {
+  if (statement.type !== 'UsingDeclaration') return visitStatement.call(this, statement)
+  statement.decls = this.visitVariableDeclarators(statement.decls)
+  return statement
+}
+
 const halves = '(server|agent)'
 
 /** @param {string} name @param {object} from @param {object} to @param {string} comment */
@@ -153,6 +163,10 @@ export default {
     ),
   ],
   options: {
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['import', 'node', 'default'],
+    },
     parser: 'swc',
     tsPreCompilationDeps: true,
     tsConfig: { fileName: 'tsconfig.json' },

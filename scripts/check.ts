@@ -25,8 +25,15 @@ const environment = {
   NO_COLOR: '1',
 }
 
-async function output(command: string, args: readonly string[]): Promise<{ status: number; text: string }> {
-  const child = spawn(command, args, { cwd: root, env: environment, stdio: ['ignore', 'pipe', 'pipe'] })
+async function output(
+  command: string,
+  args: readonly string[],
+): Promise<{ status: number; text: string }> {
+  const child = spawn(command, args, {
+    cwd: root,
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const chunks: Uint8Array[] = []
   child.stdout.on('data', (chunk: Uint8Array) => chunks.push(chunk))
   child.stderr.on('data', (chunk: Uint8Array) => chunks.push(chunk))
@@ -78,7 +85,9 @@ function tests(name: string, patterns: readonly string[], concurrency = 2): Part
       }
       if (files.length === 0 || (status !== 0 && outcome.failed === 0)) {
         outcome.failed++
-        process.stdout.write(`\n${files.length === 0 ? `no test file matches ${patterns.join(' ')}` : text}\n`)
+        process.stdout.write(
+          `\n${files.length === 0 ? `no test file matches ${patterns.join(' ')}` : text}\n`,
+        )
       }
       return outcome
     },
@@ -102,10 +111,13 @@ const parts: readonly Part[] = [
 const { positionals } = parseArgs({ allowPositionals: true, options: {} })
 const unknown = positionals.filter((name) => !parts.some((part) => part.name === name))
 if (unknown.length > 0) {
-  console.error(`check: no part '${unknown.join("', '")}'; there are ${parts.map((part) => part.name).join(', ')}`)
+  console.error(
+    `check: no part '${unknown.join("', '")}'; there are ${parts.map((part) => part.name).join(', ')}`,
+  )
   process.exit(2)
 }
-const selected = positionals.length === 0 ? parts : parts.filter((part) => positionals.includes(part.name))
+const selected =
+  positionals.length === 0 ? parts : parts.filter((part) => positionals.includes(part.name))
 
 const total: Outcome = { passed: 0, failed: 0, skipped: [] }
 const rows: string[] = []
@@ -123,6 +135,7 @@ for (const part of selected) {
 }
 
 console.log(`\n${rows.join('\n')}\n`)
-if (total.skipped.length > 0) console.log(`skipped:\n${total.skipped.map((line) => `  ${line}`).join('\n')}\n`)
+if (total.skipped.length > 0)
+  console.log(`skipped:\n${total.skipped.map((line) => `  ${line}`).join('\n')}\n`)
 console.log(`${total.passed} passed, ${total.failed} failed`)
 process.exitCode = total.failed === 0 ? 0 : 1

@@ -34,7 +34,9 @@ ${markdownTable(agentConfigSchema)}
 
 function commandReference(): string {
   const optionRow = ({ name, value, summary, required, multiple }: Option): string => {
-    const traits = [required ? 'required' : '', multiple ? 'may be repeated' : ''].filter(Boolean).join(', ')
+    const traits = [required ? 'required' : '', multiple ? 'may be repeated' : '']
+      .filter(Boolean)
+      .join(', ')
     return `| \`--${name}${value === undefined ? '' : ` ${value}`}\` | ${summary}${traits === '' ? '' : ` (${traits})`} |`
   }
   const sections = commands.map(({ name, summary, positionals, options, details }) =>
@@ -42,7 +44,9 @@ function commandReference(): string {
       `## assay ${name}${positionals === undefined ? '' : ` ${positionals}`}`,
       `${summary[0]?.toUpperCase()}${summary.slice(1)}.`,
       ...(details === undefined ? [] : [details.trim().replaceAll('\n  ', '\n    ')]),
-      ...(options.length === 0 ? [] : [`| option | meaning |\n| --- | --- |\n${options.map(optionRow).join('\n')}`]),
+      ...(options.length === 0
+        ? []
+        : [`| option | meaning |\n| --- | --- |\n${options.map(optionRow).join('\n')}`]),
     ].join('\n\n'),
   )
   return `${made}
@@ -66,7 +70,7 @@ function testsByRule(): ReadonlyMap<string, readonly string[]> {
   for (const file of globSync(['src/**/*.test.ts', 'test/**/*.test.ts'], { cwd: root }).sort()) {
     // A title begins with the numbers it proves: 'A12 parseSpiffeId() refuses …', 'F14, F15 …'.
     for (const [, numbers = ''] of readFileSync(`${root}${file}`, 'utf8').matchAll(
-      /['"\`]((?:[ABCEFG]\d+(?:, | and | to |–|, and )?)+)[ :]/g,
+      /['"`]((?:[ABCEFG]\d+(?:, | and | to |–|, and )?)+)[ :]/g,
     )) {
       for (const [number] of numbers.matchAll(/[ABCEFG]\d+/g)) {
         found.set(number, (found.get(number) ?? new Set()).add(file))
@@ -78,14 +82,18 @@ function testsByRule(): ReadonlyMap<string, readonly string[]> {
 
 function conformance(problems: string[]): string {
   const tests = testsByRule()
-  const [, ...lines] = readFileSync(`${root}test/conformance/rules.tsv`, 'utf8').trimEnd().split('\n')
+  const [, ...lines] = readFileSync(`${root}test/conformance/rules.tsv`, 'utf8')
+    .trimEnd()
+    .split('\n')
   let tested = 0
   const rows = lines.map((line) => {
     const [number = '', level = '', rule = '', why = ''] = line.split('\t')
     const files = tests.get(number) ?? []
     if (files.length > 0) tested++
-    if (files.length === 0 && why === '') problems.push(`conformance rule ${number} has neither a test nor a reason`)
-    if (files.length > 0 && why !== '') problems.push(`conformance rule ${number} has a test and a reason for none`)
+    if (files.length === 0 && why === '')
+      problems.push(`conformance rule ${number} has neither a test nor a reason`)
+    if (files.length > 0 && why !== '')
+      problems.push(`conformance rule ${number} has a test and a reason for none`)
     const links = files.map((file) => `[${file.split('/').at(-1)}](../${file})`).join(', ')
     return `| ${number} | ${level} | ${rule} | ${files.length > 0 ? links : `not tested: ${why}`} |`
   })
