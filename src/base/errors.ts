@@ -18,8 +18,6 @@ export interface AssayErrorOptions extends ErrorOptions {
    * audit records, metrics and `assay why` show, so it never changes once released.
    */
   readonly reason?: string
-  /** The id under which the other end of a call keeps its record of this failure. */
-  readonly requestId?: string
 }
 
 /**
@@ -30,13 +28,11 @@ export class AssayError extends Error {
   override readonly name = 'AssayError'
   readonly code: ErrorCode
   readonly reason: string | undefined
-  readonly requestId: string | undefined
 
   constructor(code: ErrorCode, message: string, options?: AssayErrorOptions) {
     super(message, options)
     this.code = code
     this.reason = options?.reason
-    this.requestId = options?.requestId
   }
 }
 
