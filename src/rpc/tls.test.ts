@@ -162,6 +162,25 @@ describe('RpcServer on TLS', () => {
     assert.equal(served.peers[0]?.spiffeId, 'spiffe://example.org/spire/agent/y')
   })
 
+  it('hands over a chain that ends in its root, and what does not belong to it, as they were shown', async () => {
+    const intermediate = newIntermediate(authority, 'example.org')
+    const shown = identityOf(
+      newSvid(intermediate, 'spiffe://example.org/spire/agent/y'),
+      intermediate,
+      authority,
+      otherAuthority,
+    )
+    const chains: (readonly Uint8Array[])[] = []
+    await using served = await serveTls({
+      verifyClient(chain) {
+        chains.push(chain)
+        return verifier(authority)(chain)
+      },
+    })
+    await check(served.connect({ identity: shown }))
+    assert.deepEqual(chains, [shown.certificates])
+  })
+
   it('waits for a verifier that takes its time', async () => {
     await using served = await serveTls({
       async verifyClient(chain) {
