@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
@@ -140,6 +140,9 @@ export class Installation implements AsyncDisposable {
       disk: `disk: { path: ${this.at('server/keys')} }`,
       memory: 'memory: {}',
     }
+    const tpm = existsSync(this.at('tpm'))
+      ? `  tpm: { endorsement_ca: ${this.at('tpm/ca')}, allow: inventory }\n`
+      : ''
     writeFileSync(
       this.at('server.yaml'),
       `trust_domain: ${this.trustDomain}
@@ -150,8 +153,7 @@ socket_path: ${this.at('server.sock')}
 datastore: { sqlite: { path: ${this.at('server/datastore.sqlite3')} } }
 key_manager: { ${keyManagers[keyManager]} }
 node_attestors:
-  tpm: { endorsement_ca: ${this.at('tpm/ca')}, allow: inventory }
-  join_token: {}
+${tpm}  join_token: {}
 health_checks: { bind_address: 127.0.0.1, bind_port: ${health} }
 ${settings}`,
     )

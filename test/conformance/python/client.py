@@ -17,14 +17,14 @@ def say(**event):
 
 
 def describe(svid):
-    return {"id": str(svid.spiffe_id), "hint": svid.hint, "serial": str(svid.leaf.serial_number)}
+    return {"id": str(svid.spiffe_id), "serial": str(svid.leaf.serial_number)}
 
 
 def main():
     command, endpoint = sys.argv[1], "unix://" + sys.argv[2]
     if command == "x509":
         with X509Source(socket_path=endpoint, timeout_in_seconds=20) as source:
-            say(event="x509", svids=[describe(source.svid)], domains=len(source.bundles))
+            say(event="x509", svids=[describe(source.get_x509_context().default_svid)], domains=len(source.bundles))
     elif command == "jwt":
         audience = sys.argv[3]
         with JwtSource(socket_path=endpoint, timeout_in_seconds=20) as source:
