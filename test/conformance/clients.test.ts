@@ -127,7 +127,13 @@ for (const [name, client, uid, skip] of [
     })
     await expectEvent(watching, 'x509')
     const path = `/short/${name}`
-    await assay.createEntry(nodeId, assay.id(path), `unix:uid:${uid}`, '--x509-svid-ttl', '10s')
+    const entry = await assay.createEntry(
+      nodeId,
+      assay.id(path),
+      `unix:uid:${uid}`,
+      '--x509-svid-ttl',
+      '10s',
+    )
     const serials = new Set<string>()
     while (serials.size < 2) {
       const { svids } = (await expectEvent(watching, 'x509')) as unknown as {
@@ -136,6 +142,7 @@ for (const [name, client, uid, skip] of [
       const short = svids.find(({ id }) => id === assay.id(path))
       if (short !== undefined) serials.add(short.serial)
     }
+    await assay.ask('entry', 'delete', '--entry-id', entry)
     stop.abort()
   })
 }
