@@ -10,6 +10,8 @@ import { openSqliteDatastore } from '../../src/server/datastore/sql/sqlite.ts'
 import { newMemoryKeyManager } from '../../src/server/plugin/key-manager/memory.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 
+export { newMemoryKeyManager }
+
 export const hour = 3600
 export const day = 24 * hour
 export const trustDomain = parseTrustDomain('example.org')

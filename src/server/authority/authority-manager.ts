@@ -293,6 +293,8 @@ export class AuthorityManager implements Disposable {
       })
     }
     if (rotator.active !== undefined) return rotator.active
+    // A clock that went back is why there is none, and says so better.
+    this.#time.now()
     throw new AssayError('unavailable', `cannot sign: no ${context.kind.title} is active`, {
       reason: 'no-active-authority',
     })
