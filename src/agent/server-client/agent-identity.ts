@@ -32,7 +32,7 @@ export function agentIdentity(
   return {
     ...of,
     spiffeId: spiffeIdOf(parsed),
-    certificates,
+    certificates: certificates.map((der) => new Uint8Array(der)),
     issuedAtSeconds: parsed.notBeforeSeconds,
     expiresAtSeconds: parsed.notAfterSeconds,
   }

@@ -73,12 +73,12 @@ export function bundleFrom(message: WireBundle, log: Log): Bundle {
     trustDomain,
     x509Authorities: message.x509Authorities
       .filter(({ asn1 }) => isReadable(() => parseCertificate(asn1)))
-      .map(({ asn1, tainted }) => ({ certificate: asn1, tainted })),
+      .map(({ asn1, tainted }) => ({ certificate: owned(asn1), tainted })),
     jwtAuthorities: message.jwtAuthorities
       .filter(({ publicKey }) => isReadable(() => knownKey(publicKey)))
       .map(({ keyId, publicKey, expiresAt, tainted }) => ({
         keyId,
-        publicKey,
+        publicKey: owned(publicKey),
         expiresAtSeconds: expiresAt,
         tainted,
       })),
@@ -103,6 +103,11 @@ export function updateFrom(message: WireUpdate, trustDomain: TrustDomain, log: L
     removedFederated: message.removedFederatedTrustDomains.map(parseTrustDomain),
     serverTimeMs: message.serverTimeMs === 0 ? undefined : message.serverTimeMs,
   }
+}
+
+/** A copy: what is decoded is a view that would keep the whole message, of many megabytes perhaps, in memory. */
+export function owned(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes)
 }
 
 function knownKey(spki: Uint8Array): void {

@@ -14,6 +14,7 @@ import { spiffeIdOf } from '#spiffe/x509-svid.ts'
 import type { AgentEntry } from '../manager/agent-entry.ts'
 import type { X509Svid } from '../manager/x509-svid-cache.ts'
 import { certificateRequest } from './certificate-request.ts'
+import { owned } from './messages.ts'
 
 const limitMs = 30_000
 /** Keys that are made before other work gets its turn. */
@@ -80,7 +81,7 @@ function x509SvidFrom(
     const { code, message: details } = status
     throw errorFromStatus({ code, details, metadata: new Metadata() })
   }
-  const certificates = svid?.certChain ?? []
+  const certificates = (svid?.certChain ?? []).map(owned)
   const [leaf] = certificates
   if (leaf === undefined) throw new SyntaxError('it holds no certificate')
   const certificate = parseCertificate(leaf)
