@@ -29,7 +29,6 @@ export function tpmAddon(): TpmAddon {
     const path = new URL('../../../native/build/Release/assay_tpm.node', import.meta.url).pathname
     // tpm2-tss writes every failure to standard error, also those that are expected; it reads this once.
     // biome-ignore lint/style/noProcessEnv: the one way to tell tpm2-tss
-    // biome-ignore lint/complexity/useLiteralKeys: TypeScript wants index signatures in brackets
     process.env['TSS2_LOG'] ??= 'all+none'
     try {
       loaded = createRequire(import.meta.url)(path) as TpmAddon
