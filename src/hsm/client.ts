@@ -232,8 +232,8 @@ export class HsmClient implements AsyncDisposable {
   /** Destroys whatever on the token has that label. */
   async destroyKey(label: string): Promise<void> {
     const process = this.#live()
-    this.#keys.delete(label)
     await process.request(frameKind.destroy, generateLimitMs, encodeMessage({ label }))
+    this.#keys.delete(label)
     this.#judge()
   }
 
