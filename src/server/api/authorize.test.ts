@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { FakeClock } from '#base/fake-clock.ts'
+import type { CallContext, Peer } from '#rpc/call.ts'
+import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
+import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import type { AttestedNodeRecord } from '../datastore/datastore.ts'
+import { Authorizer } from './authorize.ts'
+
+const clock = new FakeClock()
+const nowSeconds = clock.now().epochMilliseconds / 1000
+const agentId = parseSpiffeId('spiffe://example.org/spire/agent/tpm/a')
+const renew = '/spire.api.server.agent.v1.Agent/RenewAgent'
+const ban = '/spire.api.server.agent.v1.Agent/BanAgent'
+
+const node: AttestedNodeRecord = {
+  agentId,
+  attestationType: 'tpm',
+  serialNumber: '1',
+  expiresAtSeconds: nowSeconds + 60,
+  newSerialNumber: '2',
+  newExpiresAtSeconds: nowSeconds + 120,
+  canReattest: true,
+  selectors: [],
+  agentVersion: '',
+  attestedAtSeconds: 0,
+}
+
+/** An authorizer whose memory and datastore may differ, as on two servers of one trust domain. */
+function authorizerWith(
+  rows: { memory?: AttestedNodeRecord; stored?: AttestedNodeRecord },
+  adminIds: readonly SpiffeId[] = [],
+) {
+  const state = { stored: rows.stored, reads: 0 }
+  const authorizer = new Authorizer({
+    trustDomain: parseTrustDomain('example.org'),
+    adminIds: new Set(adminIds),
+    standing: { node: () => rows.memory, isAdmin: () => false, isDownstream: () => false },
+    clock,
+    datastore: {
+      async node() {
+        state.reads++
+        return state.stored
+      },
+      async updateNode(_id, change) {
+        if (state.stored === undefined) throw new Error('no such row')
+        state.stored = change(state.stored)
+        return state.stored
+      },
+    },
+  })
+  return { authorizer, state }
+}
+
+const tls = (id: SpiffeId | undefined, serialNumber = '1', expires = nowSeconds + 60): Peer => ({
+  kind: 'tls',
+  address: '192.0.2.1',
+  spiffeId: id,
+  certificate: new Uint8Array(),
+  serialNumber,
+  expiresAtSeconds: expires,
+  exporter: () => new Uint8Array(),
+})
+const unix: Peer = { kind: 'unix', pid: 1, uid: 0, gid: 0, pidfd: undefined, startTime: 0n }
+
+const calling = (
+  method: string,
+  peer: Peer,
+  signal = new AbortController().signal,
+): CallContext => ({
+  peer,
+  method,
+  signal,
+  metadata: () => [],
+  requestId: 'r',
+})
+
+test('Authorizer answers for an agent in good standing from memory', async () => {
+  const { authorizer, state } = authorizerWith({ memory: node })
+  assert.deepEqual(await authorizer.authorize(calling(renew, tls(agentId))), {
+    class: 'agent',
+    via: 'datastore',
+    node,
+  })
+  assert.equal(state.reads, 0)
+})
+
+test('Authorizer records a renewed SVID as the one in use at its first use', async () => {
+  const { authorizer, state } = authorizerWith({ memory: node, stored: node })
+  await authorizer.authorize(calling(renew, tls(agentId, '2')))
+  assert.equal(state.stored?.serialNumber, '2')
+  assert.equal(state.stored?.expiresAtSeconds, nowSeconds + 120)
+  assert.equal(state.stored?.newSerialNumber, '')
+})
+
+test('Authorizer asks the datastore before it refuses: another server may have written', async () => {
+  const { authorizer } = authorizerWith({ stored: { ...node, serialNumber: '7' } })
+  const caller = await authorizer.authorize(calling(renew, tls(agentId, '7')))
+  assert.equal(caller.class, 'agent')
+})
+
+test('Authorizer refuses an agent that is banned while its renewed SVID is recorded', async () => {
+  const { authorizer, state } = authorizerWith({ memory: node, stored: node })
+  const authorizing = authorizer.authorize(calling(renew, tls(agentId, '2')))
+  // The row has been read by now, and not yet been written.
+  state.stored = { ...node, serialNumber: '', newSerialNumber: '' }
+  await assert.rejects(authorizing, { reason: 'agent-banned' })
+})
+
+for (const [what, peer, rows, reason] of [
+  ['whose SVID has expired', tls(agentId, '1', nowSeconds), { memory: node }, 'agent-expired'],
+  ['that has not attested', tls(agentId), {}, 'agent-not-attested'],
+  ['that is banned', tls(agentId), { stored: { ...node, serialNumber: '' } }, 'agent-banned'],
+  ['with an SVID of before', tls(agentId, '9'), { memory: node, stored: node }, 'agent-not-active'],
+  [
+    'without a serial number, although no renewal is pending',
+    tls(agentId, ''),
+    { memory: { ...node, newSerialNumber: '' }, stored: { ...node, newSerialNumber: '' } },
+    'agent-not-active',
+  ],
+] as const) {
+  test(`Authorizer refuses an agent ${what}`, async () => {
+    const { authorizer } = authorizerWith(rows)
+    await assert.rejects(authorizer.authorize(calling(renew, peer)), {
+      code: 'permission-denied',
+      reason,
+    })
+  })
+}
+
+test('Authorizer does not look workloads up in the datastore', async () => {
+  const { authorizer, state } = authorizerWith({})
+  const workload = parseSpiffeId('spiffe://example.org/web')
+  await assert.rejects(authorizer.authorize(calling(renew, tls(workload))))
+  assert.equal(state.reads, 0)
+})
+
+test('Authorizer lets an ID of admin_ids administer, of whatever trust domain it is', async () => {
+  const foreign = parseSpiffeId('spiffe://other.org/ops')
+  const { authorizer } = authorizerWith({}, [foreign])
+  assert.equal((await authorizer.authorize(calling(ban, tls(foreign)))).class, 'admin')
+  await assert.rejects(authorizer.authorize(calling(renew, tls(foreign))))
+})
+
+test('Authorizer lets nobody call a method the policy does not name', async () => {
+  const { authorizer } = authorizerWith({ memory: node })
+  for (const peer of [unix, tls(agentId), tls(undefined)]) {
+    await assert.rejects(authorizer.authorize(calling('/x.Y/Z', peer)), {
+      code: 'permission-denied',
+    })
+  }
+})
+
+test('Authorizer refuses a call that has been given up, whoever it seems to be from', async () => {
+  const { authorizer } = authorizerWith({})
+  const gone = new AbortController()
+  gone.abort(new Error('gone'))
+  await assert.rejects(authorizer.authorize(calling(ban, unix, gone.signal)), /gone/)
+})

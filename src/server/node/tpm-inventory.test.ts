@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { FakeClock } from '#base/fake-clock.ts'
+import { silentLog } from '#base/log.ts'
+import type { TpmClock } from '../datastore/datastore.ts'
+import { openSqliteDatastore } from '../datastore/sql/sqlite.ts'
+import { DatastoreTpmInventory, maxPending } from './tpm-inventory.ts'
+
+const hashOf = (n: number): string => n.toString(16).padStart(64, '0')
+const tpmClock: TpmClock = { resetCount: 1, restartCount: 0, clock: 5n, firmwareVersion: 7n }
+
+function inventory() {
+  const datastore = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  return { datastore, inventory: new DatastoreTpmInventory(datastore, new FakeClock()) }
+}
+
+test('DatastoreTpmInventory.knock() notes a TPM as pending, and later where it was seen', async () => {
+  const { inventory: tpms } = inventory()
+  await tpms.knock(hashOf(1), '192.0.2.1', 'IFX SLB9672')
+  await tpms.knock(hashOf(1), '192.0.2.2', 'IFX SLB9672')
+  const record = await tpms.record(hashOf(1))
+  assert.equal(record?.state, 'pending')
+  assert.equal(record?.lastAddress, '192.0.2.2')
+  assert.equal(record?.description, 'IFX SLB9672')
+})
+
+test('DatastoreTpmInventory.knock() does not change what an operator has said', async () => {
+  const { datastore, inventory: tpms } = inventory()
+  await tpms.knock(hashOf(1), 'a', 'd')
+  await datastore.updateInventory(hashOf(1), (record) => ({ ...record, state: 'denied' }))
+  await tpms.knock(hashOf(1), 'b', 'd')
+  assert.equal((await tpms.record(hashOf(1)))?.state, 'denied')
+})
+
+test('DatastoreTpmInventory.knock() refuses more than a bounded number', async () => {
+  const { inventory: tpms } = inventory()
+  for (let n = 0; n < maxPending; n++) await tpms.knock(hashOf(n), 'a', 'd')
+  await assert.rejects(tpms.knock(hashOf(maxPending), 'a', 'd'), { code: 'resource-exhausted' })
+  await tpms.knock(hashOf(0), 'b', 'd')
+})
+
+test('DatastoreTpmInventory.recordClock() advances the clock, or changes nothing', async () => {
+  const { inventory: tpms } = inventory()
+  await tpms.recordClock(hashOf(1), 'a', (present) => {
+    assert.equal(present, undefined)
+    return tpmClock
+  })
+  assert.equal((await tpms.record(hashOf(1)))?.state, 'allowed')
+  await assert.rejects(
+    tpms.recordClock(hashOf(1), 'b', (present) => {
+      assert.deepEqual(present?.clock, tpmClock)
+      throw new Error('it has gone back')
+    }),
+    /gone back/,
+  )
+  const record = await tpms.record(hashOf(1))
+  assert.deepEqual([record?.lastAddress, record?.clock], ['a', tpmClock])
+})
