@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { nextTurn } from '#base/event-loop.ts'
 import { FakeClock } from '#base/fake-clock.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { connectTls } from '#rpc/client.ts'
@@ -113,7 +114,7 @@ test('authorities are prepared, activated, tainted and revoked by hand; connecti
   assert.equal(await shown(), old.authorityId)
   const tainted = await authorities.taintX509Authority(old)
   assert.equal(tainted.taintedAuthority?.authorityId, old.authorityId)
-  while ((await shown()) !== authorityId) await new Promise((resolve) => setImmediate(resolve))
+  while ((await shown()) !== authorityId) await nextTurn()
   // The agent's SVID is of the old authority, and its connection of before both.
   await client.getBundle({})
   await authorities.revokeX509Authority(old)

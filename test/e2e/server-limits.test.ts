@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
+import { nextTurn } from '#base/event-loop.ts'
 import { FakeClock } from '#base/fake-clock.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -14,7 +15,7 @@ const second = Temporal.Duration.from({ seconds: 1 })
 /** Waits until the call holds on the clock: the limiter is what it can be waiting for. */
 async function whileSleeping(more: number): Promise<void> {
   const until = clock.sleeping + more
-  while (clock.sleeping < until) await new Promise((resolve) => setImmediate(resolve))
+  while (clock.sleeping < until) await nextTurn()
 }
 
 test('attestations of one address wait for one another, a second each', async () => {

@@ -38,6 +38,8 @@ export class LiveServer implements AsyncDisposable {
   readonly server: Server
   readonly datastore: Datastore
   readonly directory: string
+  /** The directory was given, and is left behind. */
+  readonly #keeps: boolean
   readonly clock: Clock
   /** Every line of the log. */
   readonly lines: readonly string[]
@@ -53,7 +55,9 @@ export class LiveServer implements AsyncDisposable {
     directory: string
     clock: Clock
     lines: readonly string[]
+    keeps: boolean
   }) {
+    this.#keeps = parts.keeps
     this.server = parts.server
     this.datastore = parts.datastore
     this.directory = parts.directory
@@ -63,19 +67,25 @@ export class LiveServer implements AsyncDisposable {
     this.#running = parts.server.run(this.#stop.signal)
   }
 
-  /** `settings` are further lines of server.yaml. */
-  static async start(options: { clock?: Clock; settings?: string } = {}): Promise<LiveServer> {
+  /**
+   * `settings` are further lines of server.yaml. A server in a `directory` of the caller's keeps its keys and
+   * rows there, and starts with them again.
+   */
+  static async start(
+    options: { clock?: Clock; settings?: string; directory?: string; trustDomain?: string } = {},
+  ): Promise<LiveServer> {
     const { clock = new SystemClock(), settings = 'ratelimit: { attestation: false }' } = options
-    const directory = await mkdtemp(join(tmpdir(), 'assay-server-'))
+    const keeps = options.directory !== undefined
+    const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'assay-server-')))
     const config = parseConfig(
       serverConfigSchema,
       `
-trust_domain: ${trustDomain}
+trust_domain: ${options.trustDomain ?? trustDomain}
 data_dir: data
 bind_address: 127.0.0.1
 bind_port: 0
 socket_path: server.sock
-key_manager: { memory: {} }
+key_manager: { ${keeps ? 'disk' : 'memory'}: {} }
 node_attestors: { join_token: {} }
 health_checks: { bind_port: 0 }
 telemetry: { prometheus: { port: 0 } }
@@ -91,7 +101,10 @@ ${settings}
       clock,
       sink: { write: (line) => lines.push(line) },
     })
-    const datastore = openSqliteDatastore({ path: ':memory:', log })
+    const datastore = openSqliteDatastore({
+      path: keeps ? join(directory, 'datastore.sqlite3') : ':memory:',
+      log,
+    })
     const server = await Server.open(config, {
       clock,
       random: new SystemRandom(),
@@ -100,7 +113,7 @@ ${settings}
       monotonicMs: () => performance.now(),
       openDatastore: () => datastore,
     })
-    return new LiveServer({ server, datastore, directory, clock, lines })
+    return new LiveServer({ server, datastore, directory, clock, lines, keeps })
   }
 
   /** A connection over TLS, with an identity or without. */
@@ -194,7 +207,7 @@ ${settings}
     this.#stop.abort(new Error('the test is over'))
     await this.#running
     await this.server[Symbol.asyncDispose]()
-    await rm(this.directory, { recursive: true })
+    if (!this.#keeps) await rm(this.directory, { recursive: true })
   }
 }
 
