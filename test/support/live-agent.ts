@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Clock, SystemClock } from '#base/clock.ts'
+import type { FakeClock } from '#base/fake-clock.ts'
 import { SystemRandom } from '#base/random.ts'
 import { parseConfig } from '#config/parse-config.ts'
 import { createNotifier } from '#host/notify.ts'
@@ -31,8 +32,8 @@ export interface LiveAgentOptions {
   readonly settings?: string
   /** One to use again, as after a restart. It is then the caller's to remove. */
   readonly directory?: string
-  /** A join token; a fresh one when absent. */
-  readonly token?: string
+  /** YAML of `node_attestor`; a fresh join token when absent. */
+  readonly nodeAttestor?: string
 }
 
 /** An agent in this process on real sockets, that has attested to a server with a join token. */
@@ -69,9 +70,7 @@ export class LiveAgent implements AsyncDisposable {
     const { clock = new SystemClock(), settings = '' } = options
     const port = options.port ?? server.server.port ?? 0
     const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'assay-agent-')))
-    const token =
-      options.token ??
-      (await server.local.client(AgentDefinition).createJoinToken({ ttl: 600 })).value
+    const nodeAttestor = options.nodeAttestor ?? `join_token: { token: ${await joinToken(server)} }`
     const { x509Authorities } = await server.local.client(BundleDefinition).getBundle({})
     await writeFile(
       join(directory, 'bundle.pem'),
@@ -87,7 +86,7 @@ server_port: ${port}
 trust_bundle_path: bundle.pem
 socket_path: public/api.sock
 admin_socket_path: admin/admin.sock
-node_attestor: { join_token: { token: ${token} } }
+node_attestor: { ${nodeAttestor} }
 log_level: debug
 ${settings}
 `,
@@ -145,7 +144,9 @@ ${settings}
       if (status.state === 'ready' && status.entries >= entries)
         return parseSpiffeId(status.agentId)
       if (signal.aborted) {
-        throw new Error(`the agent is ${status.state}: ${status.detail}\n${this.lines.join('')}`)
+        throw new Error(
+          `the agent is ${status.state}: ${status.detail}\n${this.lines.slice(-10).join('')}`,
+        )
       }
       await breath()
     }
@@ -162,24 +163,37 @@ ${settings}
   }
 }
 
+export async function joinToken(server: LiveServer): Promise<string> {
+  return (await server.local.client(AgentDefinition).createJoinToken({ ttl: 600 })).value
+}
+
 /** Lets sockets be read. */
-export function breath(): Promise<void> {
+export function breath(milliseconds = 2): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>()
-  setTimeout(resolve, 2)
+  setTimeout(resolve, milliseconds)
   return promise
 }
 
-/** Waits until `look` finds something, and returns it. */
+/** Moves a clock that server and agent share, in steps small enough that each hears what the other says meanwhile. */
+export async function passTime(clock: FakeClock, minutes: number): Promise<void> {
+  for (let seconds = 0; seconds < minutes * 60; seconds += 20) {
+    await clock.advance(Temporal.Duration.from({ seconds: 20 }))
+    await breath()
+  }
+}
+
+/** Waits until `look` finds something, and returns it. It looks every `pauseMs`, for at most 10 s. */
 export async function eventually<T>(
   look: () => T | undefined | Promise<T | undefined>,
   what: string,
+  pauseMs = 2,
 ): Promise<T> {
   const signal = AbortSignal.timeout(10_000)
   for (;;) {
     const found = await look()
     if (found !== undefined) return found
     if (signal.aborted) throw new Error(`${what} has not come within 10 s`)
-    await breath()
+    await breath(pauseMs)
   }
 }
 

@@ -51,7 +51,7 @@ export async function followServer(options: SyncOptions, signal: AbortSignal): P
   const { clock, random } = options
   const backoff = new Backoff({
     first: Temporal.Duration.from({ milliseconds: 500 }),
-    longest: Temporal.Duration.from({ seconds: 30 }),
+    longest: Temporal.Duration.from({ seconds: 15 }),
     random,
   })
   const follower = new Follower(options)

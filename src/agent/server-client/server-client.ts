@@ -48,6 +48,8 @@ export interface ServerClientOptions {
 const callLimitMs = 30_000
 /** A feed says something at least every 60 seconds. */
 const longestSilence = Temporal.Duration.from({ seconds: 100 })
+/** However many calls wait for a server that is away, it is not knocked at more often than this, nor much more rarely. */
+const longestReconnectMs = 5_000
 /** What was under way over a connection that is being replaced may still end. */
 const farewell = Temporal.Duration.from({ seconds: 5 })
 
@@ -203,6 +205,7 @@ export class ServerClient implements Issuer, Disposable {
       clock,
       requirePqKem,
       pinned,
+      maxReconnectMs: longestReconnectMs,
       verifyServer: (chain) =>
         verifyServer(chain, {
           trust: trust(),
