@@ -6,13 +6,13 @@ import { silentLog } from '#base/log.ts'
 import { parseSelector } from '#spiffe/selector.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
-import { openSqliteDatastore } from './datastore/sql/sqlite.ts'
+import { memoryDatastore } from '../../test/support/memory-datastore.ts'
 import { keepHouse } from './housekeeping.ts'
 
 test('keepHouse() removes what has expired, and goes on after a failure', async () => {
   const clock = new FakeClock()
   const nowSeconds = clock.now().epochMilliseconds / 1000
-  await using datastore = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  await using datastore = memoryDatastore()
   const entry = (id: string, expiresAtSeconds: number) => ({
     id,
     spiffeId: parseSpiffeId(`spiffe://example.org/${id}`),

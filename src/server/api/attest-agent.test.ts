@@ -14,7 +14,7 @@ import type {
 } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
-import { openSqliteDatastore } from '../datastore/sql/sqlite.ts'
+import { memoryDatastore } from '../../../test/support/memory-datastore.ts'
 import type { AttestationExchange, AttestedNode } from '../plugin/node-attestor/node-attestor.ts'
 import { attestAgent } from './attest-agent.ts'
 import { notesOf } from './call-notes.ts'
@@ -39,7 +39,7 @@ const proved: AttestedNode = { agentId, selectors: [], canReattest: true }
 /** One attestation by a node attestor of the test's, with what it has seen and done. */
 function attestation(attest: (exchange: AttestationExchange) => Promise<AttestedNode>) {
   const clock = new FakeClock()
-  const datastore = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  const datastore = memoryDatastore()
   const attested: string[] = []
   const gone = new AbortController()
   const context: CallContext = {

@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { FakeClock } from '#base/fake-clock.ts'
-import { silentLog } from '#base/log.ts'
+import { memoryDatastore } from '../../../test/support/memory-datastore.ts'
 import type { TpmClock } from '../datastore/datastore.ts'
-import { openSqliteDatastore } from '../datastore/sql/sqlite.ts'
 import { DatastoreTpmInventory, maxPending } from './tpm-inventory.ts'
 
 const hashOf = (n: number): string => n.toString(16).padStart(64, '0')
 const tpmClock: TpmClock = { resetCount: 1, restartCount: 0, clock: 5n, firmwareVersion: 7n }
 
 function inventory() {
-  const datastore = openSqliteDatastore({ path: ':memory:', log: silentLog })
+  const datastore = memoryDatastore()
   return { datastore, inventory: new DatastoreTpmInventory(datastore, new FakeClock()) }
 }
 
