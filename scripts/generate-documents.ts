@@ -68,11 +68,11 @@ ${sections.join('\n\n')}
 function testsByRule(): ReadonlyMap<string, readonly string[]> {
   const found = new Map<string, Set<string>>()
   for (const file of globSync(['src/**/*.test.ts', 'test/**/*.test.ts'], { cwd: root }).sort()) {
-    // A title begins with the numbers it proves: 'A12 parseSpiffeId() refuses …', 'F14, F15 …'.
-    for (const [, numbers = ''] of readFileSync(`${root}${file}`, 'utf8').matchAll(
-      /['"`]((?:[ABCEFG]\d+(?:, | and | to |–|, and )?)+)[ :]/g,
+    // Numbers begin a title, 'A12 parseSpiffeId() refuses …', or end it in parentheses, '… (A12, B3)'.
+    for (const [, before, behind] of readFileSync(`${root}${file}`, 'utf8').matchAll(
+      /['"`]((?:[ABCEFG]\d+(?:, | and )?)+)[ :]|\(((?:[ABCEFG]\d+(?:, )?)+)\)/g,
     )) {
-      for (const [number] of numbers.matchAll(/[ABCEFG]\d+/g)) {
+      for (const [number] of `${before ?? ''} ${behind ?? ''}`.matchAll(/[ABCEFG]\d+/g)) {
         found.set(number, (found.get(number) ?? new Set()).add(file))
       }
     }

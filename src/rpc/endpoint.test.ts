@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { parseEndpoint } from './endpoint.ts'
 
-describe('parseEndpoint()', () => {
+describe('parseEndpoint() takes only what the standard allows (E11, E12, E13)', () => {
   for (const [text, endpoint] of [
     [
       'unix:///run/spire/agent/public/api.sock',

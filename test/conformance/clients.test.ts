@@ -53,7 +53,7 @@ after(async () => {
 const skipGo = built.missing ?? false
 const skipPython = python.missing ?? false
 
-test('go-spiffe gets an X.509 context', { skip: skipGo }, async () => {
+test('go-spiffe gets an X.509 context over gRPC (E3)', { skip: skipGo }, async () => {
   const event = await expectEvent(run(go, ['x509', assay.workloadSocket], { uid: webUid }), 'x509')
   assert.deepEqual(
     (event['svids'] as readonly Svid[]).map(({ id }) => id),

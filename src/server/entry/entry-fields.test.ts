@@ -30,7 +30,7 @@ test('checkEntry() accepts entries at the limits', () => {
   }
 })
 
-test('checkEntry() names the field, the value and the rule of what it refuses', () => {
+test('checkEntry() names the field, the value and the rule of what it refuses (F40)', () => {
   const id = (text: string): SpiffeId => text as SpiffeId
   const unix = parseSelector('unix:uid:1')
   const cases: readonly (readonly [Partial<RegistrationEntry>, RegExp])[] = [
