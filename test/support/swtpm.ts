@@ -11,6 +11,7 @@ import {
   stat,
   writeFile,
 } from 'node:fs/promises'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -132,7 +133,7 @@ export async function startSwtpm(
   const killed = (): void => void child.kill('SIGKILL')
   process.once('exit', killed)
   const gone = ended.then(() => process.removeListener('exit', killed))
-  while (!(await exists(`${socket}.ctrl`))) {
+  while (!((await answers(socket)) && (await answers(`${socket}.ctrl`)))) {
     if (child.exitCode !== null) throw new Error(`swtpm ended with code ${child.exitCode}`)
     await clock.sleep(Temporal.Duration.from({ milliseconds: 2 }), new AbortController().signal)
   }
@@ -198,6 +199,19 @@ async function publish(fresh: string): Promise<void> {
     if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
   })
   await Promise.all([fresh, beside].map((path) => rm(path, { recursive: true, force: true })))
+}
+
+/** Whether somebody listens at a Unix socket: its file is there a little earlier. */
+async function answers(path: string): Promise<boolean> {
+  const connection = connect(path)
+  try {
+    await once(connection, 'connect')
+    return true
+  } catch {
+    return false
+  } finally {
+    connection.destroy()
+  }
 }
 
 async function exists(path: string): Promise<boolean> {

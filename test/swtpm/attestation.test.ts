@@ -121,6 +121,7 @@ test('a node keeps its identity when its TPM is reset, and its resets are counte
 test('a TPM whose state was put back is refused: its resets have become fewer', async () => {
   await using tpm = await startTestTpm()
   const { attestor, inventory } = await newServer()
+  await attest(agentFor(tpm), attestor)
   tpm.signal('SIGTERM')
   await tpm.ended
   await using again = await startSwtpm(tpm.directory)
