@@ -19,6 +19,8 @@ import { SignerProcess } from './signer-process.ts'
 
 const generateLimitMs = 120_000
 const openLimitMs = 10_000
+/** After so many calls in a row that got only wrong signatures, a key is not asked any more. */
+const maxWrongInARow = 3
 const probeInterval = Temporal.Duration.from({ seconds: 10 })
 
 /** What an {@link HsmClient} is made of. */
@@ -70,8 +72,9 @@ class KnownKey implements HsmKey {
   readonly verifier: { readonly key: KeyObject; readonly dsaEncoding: 'ieee-p1363' }
   /** Set while the key can sign. */
   ref: number | undefined
-  /** Why it cannot, although the token is there. */
+  /** What is the matter with it, although the token is there. */
   fault: string | undefined
+  wrongInARow = 0
 
   constructor({ label, type, publicKey: spki }: KeyDescription) {
     this.label = label
@@ -99,15 +102,20 @@ export class HsmClient implements AsyncDisposable {
   readonly #deadlines: Deadlines
   readonly #backoff: Backoff
   readonly #stop = new AbortController()
+  readonly #stopDeadlines = new AbortController()
   readonly #keys = new Map<string, KnownKey>()
   readonly #listeners = new Set<(status: HsmStatus) => void>()
   readonly #opened = Promise.withResolvers<void>()
+  /** An operator's word that ends the state `refused`. */
   #resumed = Promise.withResolvers<void>()
-  #readiness = Promise.withResolvers<void>()
+  /** What came of it. */
+  #resumption = Promise.withResolvers<void>()
   #status: HsmStatus = { state: 'down', detail: 'the hsm is being opened' }
   #token = { label: '', serial: '', model: '' }
   #process: SignerProcess | undefined
-  #lastEvent: SignerEvent['state'] | undefined
+  /** The same, while its token is open and its keys are checked. */
+  #signer: SignerProcess | undefined
+  #lastEvent: SignerEvent | undefined
   #cancelOpenLimit: (() => void) | undefined
   #hasOpened = false
   #running: Promise<unknown> = Promise.resolve()
@@ -132,7 +140,7 @@ export class HsmClient implements AsyncDisposable {
 
   private constructor(options: HsmClientOptions) {
     this.#options = options
-    this.#deadlines = new Deadlines(options.clock, this.#stop.signal)
+    this.#deadlines = new Deadlines(options.clock, this.#stopDeadlines.signal)
     this.#backoff = new Backoff({
       first: Temporal.Duration.from({ milliseconds: 500 }),
       longest: Temporal.Duration.from({ seconds: 30 }),
@@ -140,7 +148,7 @@ export class HsmClient implements AsyncDisposable {
     })
     // Nobody need wait for these.
     this.#opened.promise.catch(() => undefined)
-    this.#readiness.promise.catch(() => undefined)
+    this.#resumption.promise.catch(() => undefined)
   }
 
   get status(): HsmStatus {
@@ -182,14 +190,15 @@ export class HsmClient implements AsyncDisposable {
       const signature = await this.#signOnce(known, { message, process, ref })
       if (signature !== undefined) {
         this.counters.signatures++
-        if (known.fault !== undefined) this.#clearFault(known)
+        if (known.wrongInARow > 0) this.#clearFault(known)
         return signature
       }
       this.counters.wrongSignatures++
       this.#options.log.error({ key: known.label, attempt }, 'hsm made a wrong signature')
     }
-    // It stays in use: a fault that lasts is found by the next probe, which opens the token again.
     known.fault = 'its last signatures were wrong'
+    known.wrongInARow++
+    if (known.wrongInARow >= maxWrongInARow) known.ref = undefined
     this.#judge()
     throw new AssayError('unavailable', `cannot sign with ${known.label}: the hsm signs wrongly`, {
       reason: 'hsm-wrong-signature',
@@ -203,6 +212,7 @@ export class HsmClient implements AsyncDisposable {
    */
   async generateKey(label: string, type: HsmKeyType): Promise<HsmKey> {
     const process = this.#live()
+    const opening = this.#lastEvent
     const body = encodeMessage({ label, type })
     const made = parseKeyDescription(
       await process.request(frameKind.generate, generateLimitMs, body),
@@ -218,7 +228,7 @@ export class HsmClient implements AsyncDisposable {
     if (fault !== undefined) {
       throw new AssayError('unavailable', `cannot use new key ${label}: ${fault}`)
     }
-    if (this.#process !== process || !this.#isOpen()) {
+    if (this.#signer !== process || this.#lastEvent !== opening) {
       throw new AssayError(
         'unavailable',
         `made key ${label}, but the hsm was lost: ${this.#status.detail}`,
@@ -244,22 +254,20 @@ export class HsmClient implements AsyncDisposable {
    * tried now: it will be, once.
    */
   async resume(): Promise<void> {
-    if (this.#status.state !== 'refused') return
-    this.#readiness = Promise.withResolvers()
-    this.#readiness.promise.catch(() => undefined)
-    this.#resumed.resolve()
-    await this.#readiness.promise
+    if (this.#status.state === 'refused') {
+      this.#set({ state: 'down', detail: 'the PIN is being tried again' })
+      this.#resumed.resolve()
+    }
+    if (this.#lastEvent?.state === 'refused') await this.#resumption.promise
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#cancelOpenLimit?.()
-    this.#set({ state: 'down', detail: 'the hsm client is closed' })
-    const process = this.#process
-    this.#process = undefined
-    await process?.close()
+    this.#lose('the hsm client is closed')
     this.#stop.abort()
     this.#resumed.resolve()
+    await this.#process?.close()
     await this.#running
+    this.#stopDeadlines.abort()
   }
 
   /** One process after the other, until disposed. */
@@ -269,14 +277,13 @@ export class HsmClient implements AsyncDisposable {
       const why = await this.#runProcess(spendFinalTry)
       if (this.#stop.signal.aborted) return
       spendFinalTry = false
-      if (this.#lastEvent === 'refused') {
+      if (this.#lastEvent?.state === 'refused') {
         await this.#resumed.promise
-        this.#resumed = Promise.withResolvers()
         spendFinalTry = true
         continue
       }
       // A signer that gave up waiting for its token has not crashed: look again soon.
-      if (this.#lastEvent === 'absent') this.#backoff.reset()
+      if (this.#lastEvent?.state === 'absent') this.#backoff.reset()
       this.#lose(why)
       try {
         await this.#options.clock.sleep(this.#backoff.next(), this.#stop.signal)
@@ -289,7 +296,6 @@ export class HsmClient implements AsyncDisposable {
   /** One life of the signer; resolves with the reason it ended. */
   async #runProcess(spendFinalTry: boolean): Promise<string> {
     const { command, environment, open, log } = this.#options
-    this.#lastEvent = undefined
     const process: SignerProcess = new SignerProcess({
       command,
       environment,
@@ -309,7 +315,7 @@ export class HsmClient implements AsyncDisposable {
 
   #heed(process: SignerProcess, event: SignerEvent): void {
     if (this.#process !== process) return
-    this.#lastEvent = event.state
+    this.#lastEvent = event
     switch (event.state) {
       case 'ready':
         void this.#admit(process, event)
@@ -319,21 +325,23 @@ export class HsmClient implements AsyncDisposable {
         this.#limitOpening(process)
         this.#lose(event.detail)
         return
-      case 'refused': {
-        const detail = `${event.detail}; nothing is tried until an operator resumes`
-        const refusal = new AssayError(
-          'failed-precondition',
-          `the hsm refused the PIN: ${detail}`,
-          {
-            reason: 'hsm-pin-refused',
-          },
-        )
-        this.#voidKeys()
-        this.#set({ state: 'refused', detail })
-        this.#opened.reject(refusal)
-        this.#readiness.reject(refusal)
-      }
+      case 'refused':
+        this.#refuse(event.detail)
     }
+  }
+
+  #refuse(why: string): void {
+    const detail = `${why}; nothing is tried until an operator resumes`
+    const refusal = new AssayError('failed-precondition', `the hsm refused the PIN: ${detail}`, {
+      reason: 'hsm-pin-refused',
+    })
+    this.#voidKeys()
+    this.#opened.reject(refusal)
+    this.#resumption.reject(refusal)
+    this.#resumption = Promise.withResolvers()
+    this.#resumption.promise.catch(() => undefined)
+    this.#resumed = Promise.withResolvers()
+    this.#set({ state: 'refused', detail })
   }
 
   /** Opening, and each try at it, must come to something within ten seconds. */
@@ -349,10 +357,11 @@ export class HsmClient implements AsyncDisposable {
     this.#set({ state: 'down', detail: why })
     const error = new AssayError('unavailable', `cannot open the hsm: ${why}`)
     this.#opened.reject(error)
-    this.#readiness.reject(error)
+    this.#resumption.reject(error)
   }
 
   #voidKeys(): void {
+    this.#signer = undefined
     for (const key of this.#keys.values()) key.ref = undefined
   }
 
@@ -372,24 +381,24 @@ export class HsmClient implements AsyncDisposable {
       const checks = await Promise.all(
         [...this.#keys.values()].map((key) => this.#check(process, key, described.get(key.label))),
       )
-      if (this.#process !== process || this.#lastEvent !== 'ready') return
+      if (this.#process !== process || this.#lastEvent !== event) return
       this.#cancelOpenLimit?.()
       for (const { key, ref, fault } of checks) {
         key.ref = fault === undefined ? ref : undefined
         key.fault = fault
+        key.wrongInARow = 0
       }
     } catch (error) {
-      // The token went again while we asked (its own event follows), or its answers are not to be trusted.
-      if (!(error instanceof AssayError))
-        process.kill(`the signer broke the protocol: ${messageOf(error)}`)
+      process.kill(`the signer broke the protocol: ${messageOf(error)}`)
       return
     }
+    this.#signer = process
     this.#token = event.token
     if (this.#hasOpened) this.counters.recoveries++
     this.#hasOpened = true
     this.#judge()
     this.#opened.resolve()
-    this.#readiness.resolve()
+    this.#resumption.resolve()
   }
 
   async #check(
@@ -402,7 +411,7 @@ export class HsmClient implements AsyncDisposable {
     if (described === undefined || ref === undefined) fault = 'it is not on the token'
     else if (!equalBytes(described.publicKey, key.spki))
       fault = 'the token has another key of that name'
-    else fault = await this.#challenge(key, { process, ref })
+    else fault = await this.#challenge(key, { process, ref }).catch(messageOf)
     return { key, ref, fault }
   }
 
@@ -454,16 +463,13 @@ export class HsmClient implements AsyncDisposable {
 
   /** @throws AssayError `unavailable` unless the token is open. */
   #live(): SignerProcess {
-    if (this.#process !== undefined && this.#isOpen()) return this.#process
+    if (this.#signer !== undefined) return this.#signer
     throw new AssayError('unavailable', `hsm is ${this.#status.state}: ${this.#status.detail}`)
-  }
-
-  #isOpen(): boolean {
-    return this.#status.state === 'ok' || this.#status.state === 'degraded'
   }
 
   #clearFault(key: KnownKey): void {
     key.fault = undefined
+    key.wrongInARow = 0
     this.#judge()
   }
 
@@ -496,23 +502,25 @@ export class HsmClient implements AsyncDisposable {
       }
       const idle = this.counters.signatures === signaturesBefore
       signaturesBefore = this.counters.signatures
-      if (this.#process === undefined || this.#lastEvent !== 'ready') continue
+      if (this.#signer === undefined) continue
       try {
-        await this.#probe(this.#process, idle)
-        if (this.#isOpen()) this.#backoff.reset()
+        await this.#probe(this.#signer, idle)
+        if (this.#signer !== undefined) this.#backoff.reset()
       } catch (error) {
         this.#options.log.warn({ error }, 'hsm does not answer a probe')
       }
     }
   }
 
-  async #probe(process: SignerProcess, idle: boolean): Promise<void> {
+  async #probe(signer: SignerProcess, idle: boolean): Promise<void> {
     const keys = [...this.#keys.values()]
-    if (keys.some((key) => key.fault !== undefined)) return process.tell(frameKind.reopen)
+    const usable = keys.filter((key) => key.ref !== undefined)
+    // Opening again may help, and costs nobody a signature.
+    if (keys.length > 0 && usable.length === 0) return signer.tell(frameKind.reopen)
     if (!idle) return
-    await process.request(frameKind.probe, this.#options.signLimitMs)
-    const [first] = keys
-    if (first !== undefined) await this.sign(first, this.#options.random.bytes(32))
+    await signer.request(frameKind.probe, this.#options.signLimitMs)
+    const key = usable.find(({ fault }) => fault !== undefined) ?? usable[0]
+    if (key !== undefined) await this.sign(key, this.#options.random.bytes(32))
   }
 }
 

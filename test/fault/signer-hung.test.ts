@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { performance } from 'node:perf_hooks'
 import process from 'node:process'
 import { type TestContext, test } from 'node:test'
 import type { Pkcs11KeyManager } from '#server/plugin/key-manager/pkcs11.ts'
@@ -22,7 +23,10 @@ async function survive(
   fault: { readonly strike: (scene: Scene) => Promise<unknown>; readonly noticedWithinMs: number },
 ): Promise<void> {
   await using hsm = await newFaultyHsm()
+  const startedAt = performance.now()
   await using manager = await hsm.open({ signTimeout })
+  // Two seconds, or on a machine that is busy otherwise what three starts and the wait between them take.
+  const backLimitMs = Math.max(2000, 750 + 3 * (performance.now() - startedAt))
   const key = await manager.generateKey('k', 'ec-p256')
   const { signerPid } = manager
   using eventLoop = new EventLoopWatch()
@@ -39,7 +43,7 @@ async function survive(
     `noticed ${noticedMs.toFixed()} ms, back ${backMs.toFixed()} ms, gap ${eventLoop.longestMs.toFixed()} ms`,
   )
   assert.ok(noticedMs <= fault.noticedWithinMs, `noticed after ${noticedMs} ms`)
-  assert.ok(backMs <= 2000, `back after ${backMs} ms`)
+  assert.ok(backMs <= backLimitMs, `back after ${backMs} ms`)
   assert.notEqual(manager.signerPid, signerPid)
   assert.equal(manager.status().state, 'ok')
   assert.equal(load.result.wrong, 0)

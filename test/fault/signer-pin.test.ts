@@ -49,7 +49,7 @@ test('a PIN that became wrong is sent once, until an operator resumes', async ()
   for (let i = 0; i < 20; i++) await clock.advance(minutes(3))
   await assert.rejects(key.sign(Uint8Array.of(1)), { code: 'unavailable' })
   assert.equal(await hsm.calls('C_Login'), before + 1, 'nothing tries again, however long it takes')
-  assert.equal(manager.signerPid, undefined)
+  await until('the end of the process', () => manager.signerPid === undefined)
 
   await assert.rejects(manager.resume(), { code: 'failed-precondition', reason: 'hsm-pin-refused' })
   assert.equal(await hsm.calls('C_Login'), before + 2)

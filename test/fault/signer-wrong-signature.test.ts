@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import process from 'node:process'
 import { test } from 'node:test'
-import { AssayError } from '#base/errors.ts'
+import { FakeClock } from '#base/fake-clock.ts'
 import { newFaultyHsm } from '../support/faulty-hsm.ts'
-import { EventLoopWatch, SigningLoad } from '../support/signing-load.ts'
+import { EventLoopWatch, SigningLoad, until } from '../support/signing-load.ts'
 
 // The figure to hold is 100,000 signatures, one in a hundred corrupted; ASSAY_FAULT_SIGNS=100000 runs it.
 const signs = Number(process.env['ASSAY_FAULT_SIGNS'] ?? 2000)
@@ -27,21 +27,41 @@ test('sign() releases no wrong signature of an HSM that corrupts one in a hundre
 for (const type of ['ec-p256', 'rsa-2048'] as const) {
   test(`sign() releases nothing of an HSM that corrupts every ${type} signature, and recovers`, async () => {
     await using hsm = await newFaultyHsm()
-    await using manager = await hsm.open()
+    const clock = new FakeClock()
+    await using manager = await hsm.open({ clock })
     const key = await manager.generateKey('k', type)
     await hsm.misbehave('C_Sign flip 5')
-    for (let i = 0; i < 10; i++) {
-      await assert.rejects(key.sign(Uint8Array.of(i)), (error) => {
-        assert.ok(error instanceof AssayError)
-        assert.equal(error.code, 'unavailable')
-        return error.reason === 'hsm-wrong-signature'
-      })
-    }
-    assert.equal(manager.counters.wrongSignatures, 20)
+    const wrong = { code: 'unavailable', reason: 'hsm-wrong-signature' }
+    await assert.rejects(key.sign(Uint8Array.of(1)), wrong)
+    assert.equal(manager.counters.wrongSignatures, 2)
     assert.equal(manager.status().state, 'degraded')
-    assert.match(manager.status().detail, /signatures were wrong/)
+    assert.match(manager.status().detail, /last signatures were wrong/)
+    await assert.rejects(key.sign(Uint8Array.of(2)), wrong)
+    await assert.rejects(key.sign(Uint8Array.of(3)), wrong)
+    assert.equal(manager.status().state, 'down', 'three calls in a row are enough')
+    await assert.rejects(key.sign(Uint8Array.of(4)), { code: 'unavailable' })
+    assert.equal(manager.counters.wrongSignatures, 6, 'the HSM is not asked any more')
+
+    await clock.advance(Temporal.Duration.from({ seconds: 10 }))
+    await until('a new try', () => manager.counters.recoveries === 1)
+    assert.equal(manager.status().state, 'down', 'it signs the challenge wrongly too')
+    await hsm.misbehave('')
+    await clock.advance(Temporal.Duration.from({ seconds: 10 }))
+    await until('ok', () => manager.status().state === 'ok')
+    await key.sign(Uint8Array.of(5))
+  })
+}
+
+test('sign() forgets a wrong signature with the next right one', async () => {
+  await using hsm = await newFaultyHsm()
+  await using manager = await hsm.open()
+  const key = await manager.generateKey('k', 'ec-p256')
+  for (let i = 0; i < 4; i++) {
+    await hsm.misbehave('C_Sign flip 5')
+    await assert.rejects(key.sign(Uint8Array.of(1)), { reason: 'hsm-wrong-signature' })
+    assert.equal(manager.status().state, 'degraded')
     await hsm.misbehave('')
     await key.sign(Uint8Array.of(1))
     assert.equal(manager.status().state, 'ok')
-  })
-}
+  }
+})

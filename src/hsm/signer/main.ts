@@ -2,6 +2,9 @@
  * assay-signer: the one process that loads the PKCS#11 module and knows the PIN. The server starts it, with a
  * socket as descriptor 3, and it ends when that socket does. What the module prints goes to the log, since
  * descriptors 1 and 2 are no part of the protocol.
+ *
+ * It must not dump core, which Node cannot arrange itself: the unit says `LimitCORE=0`. Built to plain JavaScript it
+ * runs with `--jitless`, and so under `MemoryDenyWriteExecute=`.
  */
 import { Socket } from 'node:net'
 import { SystemClock } from '#base/clock.ts'

@@ -103,11 +103,13 @@ class TokenKeyManager implements Pkcs11KeyManager {
   constructor(client: HsmClient, options: { readonly labelPrefix: string; readonly log: Log }) {
     this.#client = client
     this.#labelPrefix = options.labelPrefix
-    this.#logging = this.onStatus(({ state, detail, where }) => {
-      const fields = { state, detail, where }
+    const report = ({ state, detail, where }: KeyManagerStatus) => {
+      const fields = { state, detail, where, keys: client.keys.size }
       if (state === 'ok') options.log.info(fields, 'hsm is ready')
       else options.log.error(fields, `hsm is ${state}`)
-    })
+    }
+    this.#logging = this.onStatus(report)
+    report(this.status())
   }
 
   get counters(): Readonly<HsmCounters> {
