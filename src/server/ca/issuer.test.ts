@@ -16,9 +16,19 @@ import { encodePem } from '#pki/pem.ts'
 import { generateKeyPair } from '#pki/private-key.ts'
 import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
-import { hour, openAuthorities, seconds, trustDomain } from '../../../test/support/authorities.ts'
+import {
+  hour,
+  newMemoryKeyManager,
+  openAuthorities,
+  seconds,
+  trustDomain,
+} from '../../../test/support/authorities.ts'
 import type { KeyType } from '../plugin/key-manager/key-manager.ts'
 import type { IssuedX509Svid } from './certificate-authority.ts'
+import { IssueTime } from './issue-time.ts'
+import { Issuer } from './issuer.ts'
+import { defaultCaSubject, issueRootCertificate } from './root-certificate.ts'
+import { newX509Signer, type X509Signer } from './signer.ts'
 
 const workload = spiffeId(trustDomain, '/shop/web')
 const agent = spiffeId(trustDomain, '/spire/agent/tpm/00ff')
@@ -256,6 +266,39 @@ test('issueX509Svid() takes a workload ID that begins like the reserved path', a
   const id = spiffeId(trustDomain, '/spires/web')
   const publicKey = await newPublicKey()
   const request = { spiffeId: id, publicKey, ttlSeconds: 0 }
+  await manager.certificateAuthority.issueX509Svid(request)
+})
+
+test('issueX509Svid() releases nothing that is not as meant', async () => {
+  const { manager, random, clock } = await openAuthorities()
+  const newSigner = async (): Promise<X509Signer> => {
+    const keyManager = newMemoryKeyManager()
+    const key = await keyManager.generateKey('test', 'ec-p256')
+    const certificate = await issueRootCertificate(key, {
+      trustDomain,
+      subject: defaultCaSubject,
+      serialNumber: random.bytes(16),
+      nowSeconds: 1767225600,
+      ttlSeconds: hour,
+    })
+    return newX509Signer(certificate, key)
+  }
+  const { templates } = await newSigner()
+  const mixedUp = { ...(await newSigner()), templates }
+  const issuer = new Issuer({
+    trustDomain,
+    signers: { x509: () => mixedUp, jwt: () => assert.fail('not used') },
+    time: new IssueTime(clock, 0),
+    random,
+    defaults: {
+      x509SvidTtlSeconds: 60,
+      agentSvidTtlSeconds: 60,
+      jwtSvidTtlSeconds: 60,
+      jwtIssuer: undefined,
+    },
+  })
+  const request = { spiffeId: workload, publicKey: await newPublicKey(), ttlSeconds: 0 }
+  await assert.rejects(issuer.issueX509Svid(request), { reason: 'issued-certificate-wrong' })
   await manager.certificateAuthority.issueX509Svid(request)
 })
 
