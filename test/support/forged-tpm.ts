@@ -23,7 +23,7 @@ import { concatBytes, equalBytes } from '#base/bytes.ts'
 import { keyUsageBit } from '#pki/certificate.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import type { Credential } from '#tpm/verify/credential.ts'
-import { curves, digest, digestBytes, type HashAlgorithm, hashId } from '#tpm/wire/algorithms.ts'
+import { curves, digest, digestBytes, type HashAlgorithm } from '#tpm/wire/algorithms.ts'
 import { algorithm } from '#tpm/wire/constants.ts'
 import { decryptCfb, hmac, kdfa, kdfe, labelBytes } from '#tpm/wire/key-derivation.ts'
 import { parseWhole, Reader, sized, u8, u16, u32, u64 } from '#tpm/wire/marshal.ts'
@@ -330,6 +330,3 @@ export function activate(
     return kdfe(hash, new Uint8Array(z), { label: 'IDENTITY', u: theirX, v: x }, bits)
   }
 }
-
-/** A PCR bank's TPM_ALG_ID, for structures made by hand. */
-export const bankId = hashId
