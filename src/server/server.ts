@@ -89,6 +89,7 @@ export class Server implements AsyncDisposable {
    * @throws AssayError that says what to do: `failed-precondition` when an operator has to act first.
    */
   static async open(config: ServerConfig, process: ServerProcess): Promise<Server> {
+    for (const warning of configWarnings(config)) process.log.warn({}, warning)
     await using resources = new AsyncDisposableStack()
     const parts = await openParts(config, process, resources)
     const server = new Server(parts, resources.move())
@@ -222,7 +223,6 @@ export class Server implements AsyncDisposable {
   /** A new server is of no use until agents have its bundle. */
   #tellWhereToBegin(): void {
     const { config, process, nodes } = this.#parts
-    for (const warning of configWarnings(config)) process.log.warn({}, warning)
     if (nodes.size > 0) return
     process.log.info(
       { command: `assay bundle show --socket-path ${config.socket_path} > bundle.pem` },
