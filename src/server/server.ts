@@ -32,6 +32,7 @@ import type { Datastore } from './datastore/datastore.ts'
 import { AuthorizedEntries } from './entry/authorized-entries.ts'
 import { keepHouse } from './housekeeping.ts'
 import { meteredAuthority } from './metered-authority.ts'
+import { meteredDatastore } from './metered-datastore.ts'
 import { NodeCache } from './node/node-cache.ts'
 import type { KeyManager } from './plugin/key-manager/key-manager.ts'
 import { ServerSvid } from './svid/server-svid.ts'
@@ -239,7 +240,12 @@ async function openParts(
   const { clock, random, log, monotonicMs } = process
   const trustDomain = config.trust_domain
   const serverName = await loadServerName(config.data_dir, random)
-  const datastore = resources.use(process.openDatastore(config.datastore))
+  const metrics = new Metrics({ processMetrics: true })
+  metrics.buildInfo({ program: 'server', version, trustDomain })
+  const datastore = meteredDatastore(
+    resources.use(process.openDatastore(config.datastore)),
+    metrics,
+  )
   await checkTrustDomain(datastore, config)
   const keyManager = resources.use(await openKeyManager(config, process))
   const authorities = resources.use(
@@ -276,8 +282,6 @@ async function openParts(
   const attestors = await openNodeAttestors(config, { ...process, datastore })
 
   const health = new Health()
-  const metrics = new Metrics({ processMetrics: true })
-  metrics.buildInfo({ program: 'server', version, trustDomain })
   const probe = new DatastoreProbe({ datastore, trustDomain, clock, metrics })
   const vitals = { authorities, bundles, entries, keyManager, nodes, serverSvid, datastore, probe }
   registerHealth(health, vitals)

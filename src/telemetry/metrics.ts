@@ -13,6 +13,7 @@ const help = {
   assay_streams: 'Open streams, by kind.',
   assay_cache_entries: 'Records held in memory, by cache.',
   assay_datastore_up: '1 while the last use of the datastore succeeded.',
+  assay_datastore_operations_total: 'Uses of the datastore, by operation.',
   assay_datastore_failures_total: 'Uses of the datastore that failed, by reason.',
   assay_datastore_revision: 'Revision of the last change seen.',
   assay_key_manager_state: '1 for the state the key manager is in, 0 for the others.',
@@ -56,6 +57,7 @@ export class Metrics {
   readonly #streams = this.#gauge('assay_streams', 'kind')
   readonly #cacheEntries = this.#gauge('assay_cache_entries', 'cache')
   readonly #datastoreUp = this.#gauge('assay_datastore_up')
+  readonly #datastoreOperations = this.#counter('assay_datastore_operations_total', 'operation')
   readonly #datastoreFailures = this.#counter('assay_datastore_failures_total', 'reason')
   readonly #datastoreRevision = this.#gauge('assay_datastore_revision')
   readonly #keyManagerState = this.#gauge('assay_key_manager_state', 'state')
@@ -147,6 +149,11 @@ export class Metrics {
 
   datastoreUp(isUp: boolean): void {
     this.#datastoreUp.set(Number(isUp))
+  }
+
+  /** `operation` is the method's name. */
+  datastoreOperation(operation: string): void {
+    this.#datastoreOperations.inc({ operation })
   }
 
   datastoreFailure(reason: string): void {
