@@ -1,7 +1,7 @@
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
-import { verifySameProcess } from '#host/process.ts'
-import type { Peer } from '#rpc/call.ts'
+import { isAlive, verifySameProcess } from '#host/process.ts'
+import type { Peer, UnixPeer } from '#rpc/call.ts'
 import { type Selector, selectorSet } from '#spiffe/selector.ts'
 import type { Metrics } from '#telemetry/metrics.ts'
 import type {
@@ -37,7 +37,7 @@ export class WorkloadAttestation {
       })
     }
     const { pid, uid, gid } = peer
-    return this.attest({ pid, uid, gid, assertSame: () => verifySameProcess(peer) }, signal)
+    return this.attest({ pid, uid, gid, assertSame: () => assertSamePeer(peer) }, signal)
   }
 
   /** {@link attestPeer} for a process that is held in another way. */
@@ -101,4 +101,15 @@ export class WorkloadAttestation {
       return undefined
     }
   }
+}
+
+/**
+ * As long as the process of a pidfd lives nobody else can have its number, which is quick to find out. Only without a
+ * pidfd, or when it has ended, is there more to be looked at and said.
+ *
+ * @throws AssayError `permission-denied`, reason `workload-gone`.
+ */
+function assertSamePeer(peer: UnixPeer): void {
+  if (peer.pidfd !== undefined && peer.startTime !== 0n && isAlive(peer.pidfd)) return
+  verifySameProcess(peer)
 }

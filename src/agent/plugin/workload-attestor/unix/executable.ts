@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
-import type { BigIntStats } from 'node:fs'
-import { type FileHandle, open, readlink, stat } from 'node:fs/promises'
+import { type BigIntStats, readlinkSync } from 'node:fs'
+import { type FileHandle, open, stat } from 'node:fs/promises'
+import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 
 /** What is known of the program a process runs. */
@@ -17,15 +18,22 @@ export interface Executable {
 const chunkBytes = 256 * 1024
 const maxRemembered = 1024
 
+/** How long a path that was found to name a file is taken to name it still. */
+const pathHoldsMs = 60_000
+
 /**
  * Looks at the programs that processes run. A file is opened once, through /proc/PID/exe, and everything is learnt
- * from that one handle, so that nothing can be swapped between a look and the next.
+ * from that one handle, so that nothing can be swapped between a look and the next. What was learnt is used again for
+ * the same file with the same content. Nothing here blocks the event loop: a file may lie on a server that hangs.
  */
 export class Executables {
   readonly #maxBytes: number
   readonly #trustForeignPaths: boolean
+  readonly #clock: Clock
   /** Digests by what identifies a file's content, least recently used first. */
   readonly #digests = new Map<string, Promise<string>>()
+  /** When, Unix time, a file and a path were found to belong together; the key names both. */
+  readonly #paths = new Map<string, number>()
   /** The end of each user's queue: one user hashes one file at a time. */
   readonly #queues = new Map<number, Promise<unknown>>()
 
@@ -34,9 +42,11 @@ export class Executables {
     readonly maxBytes: number
     /** Report paths as other mount namespaces see them, which whoever made the namespace can choose. */
     readonly trustForeignPaths: boolean
+    readonly clock: Clock
   }) {
     this.#maxBytes = options.maxBytes
     this.#trustForeignPaths = options.trustForeignPaths
+    this.#clock = options.clock
   }
 
   /**
@@ -50,11 +60,34 @@ export class Executables {
     signal: AbortSignal,
   ): Promise<Executable> {
     const link = `/proc/${process.pid}/exe`
+    const stats = await stat(link, { bigint: true })
+    return (await this.#known(link, stats)) ?? (await this.#look(link, process, signal))
+  }
+
+  /** What has been learnt of this very file before; undefined: not everything. */
+  async #known(link: string, stats: BigIntStats): Promise<Executable | undefined> {
+    const path = readlinkSync(link)
+    const file = fingerprint(stats)
+    const foundAtMs = this.#paths.get(`${file} ${path}`)
+    if (foundAtMs === undefined || Math.abs(this.#nowMs() - foundAtMs) > pathHoldsMs)
+      return undefined
+    if (!this.#isHashed(stats)) return { path, sha256: undefined }
+    const sha256 = await this.#remembered(file)
+    return sha256 === undefined ? undefined : { path, sha256 }
+  }
+
+  async #look(
+    link: string,
+    process: { readonly pid: number; readonly uid: number },
+    signal: AbortSignal,
+  ): Promise<Executable> {
     const file = await open(link, 'r')
     try {
       const stats = await file.stat({ bigint: true })
       const path = await this.#pathOf(link, stats)
-      const sha256 = await this.#digestOf(file, stats, process.uid, signal)
+      const sha256 = this.#isHashed(stats)
+        ? await this.#digestOf(file, stats, { uid: process.uid, signal })
+        : undefined
       const after = await stat(link, { bigint: true })
       if (!isSameFile(stats, after)) {
         throw new AssayError(
@@ -70,33 +103,36 @@ export class Executables {
   }
 
   async #pathOf(link: string, stats: BigIntStats): Promise<string | undefined> {
-    const path = await readlink(link)
-    if (!path.startsWith('/')) return undefined
-    if (this.#trustForeignPaths) return path.endsWith(' (deleted)') ? undefined : path
-    const here = await stat(path, { bigint: true }).catch(() => undefined)
-    return here !== undefined && isSameFile(stats, here) ? path : undefined
+    const path = readlinkSync(link)
+    if (!path.startsWith('/') || path.endsWith(' (deleted)')) return undefined
+    if (!this.#trustForeignPaths) {
+      const here = await stat(path, { bigint: true }).catch(() => undefined)
+      if (here === undefined || !isSameFile(stats, here)) return undefined
+    }
+    this.#paths.set(`${fingerprint(stats)} ${path}`, this.#nowMs())
+    forgetOldest(this.#paths)
+    return path
+  }
+
+  #isHashed(stats: BigIntStats): boolean {
+    return stats.isFile() && stats.size <= BigInt(this.#maxBytes)
   }
 
   async #digestOf(
     file: FileHandle,
     stats: BigIntStats,
-    uid: number,
-    signal: AbortSignal,
-  ): Promise<string | undefined> {
-    if (!stats.isFile() || stats.size > BigInt(this.#maxBytes)) return undefined
-    const key = `${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.ctimeNs}`
+    { uid, signal }: { readonly uid: number; readonly signal: AbortSignal },
+  ): Promise<string> {
+    const key = fingerprint(stats)
     const known = await this.#remembered(key)
     if (known !== undefined) return known
     const digest = this.#inTurn(uid, () => hashFile(file, Number(stats.size), signal))
     this.#digests.set(key, digest)
-    for (const oldest of this.#digests.keys()) {
-      if (this.#digests.size <= maxRemembered) break
-      this.#digests.delete(oldest)
-    }
+    forgetOldest(this.#digests)
     try {
       const value = await digest
       const after = await file.stat({ bigint: true })
-      if (after.mtimeNs !== stats.mtimeNs || after.size !== stats.size) this.#digests.delete(key)
+      if (fingerprint(after) !== key) this.#digests.delete(key)
       return value
     } catch (error) {
       this.#digests.delete(key)
@@ -117,6 +153,10 @@ export class Executables {
     }
   }
 
+  #nowMs(): number {
+    return this.#clock.now().epochMilliseconds
+  }
+
   async #inTurn<T>(uid: number, work: () => Promise<T>): Promise<T> {
     const before = this.#queues.get(uid) ?? Promise.resolve()
     const turn = before.then(work, work)
@@ -126,6 +166,18 @@ export class Executables {
     } finally {
       if (this.#queues.get(uid) === turn) this.#queues.delete(uid)
     }
+  }
+}
+
+/** Names a file and its content: whoever changes one changes this, unless they may set the clock. */
+function fingerprint(stats: BigIntStats): string {
+  return `${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}:${stats.ctimeNs}`
+}
+
+function forgetOldest(map: Map<string, unknown>): void {
+  for (const oldest of map.keys()) {
+    if (map.size <= maxRemembered) return
+    map.delete(oldest)
   }
 }
 

@@ -8,6 +8,8 @@ const run = promisify(execFile)
 
 /** How long a name that is not in the file is remembered, found or not. */
 const rememberedFor = Temporal.Duration.from({ minutes: 5 })
+/** A file is looked at no more often than this. */
+const lookAgainMs = 1_000
 /** A file larger than this is not read. */
 const maxFileBytes = 64 * 2 ** 20
 const maxRemembered = 10_000
@@ -27,6 +29,7 @@ export class NameTable {
   readonly #clock: Clock
   readonly #log: Log
   #version = ''
+  #lookedAtMs = Number.NEGATIVE_INFINITY
   #names: ReadonlyMap<number, string> = new Map()
   readonly #elsewhere = new Map<number, Remembered>()
   readonly #underway = new Map<number, Promise<string | undefined>>()
@@ -44,9 +47,22 @@ export class NameTable {
     this.#log = options.log
   }
 
+  /** Looks whether the file has changed. To be called before {@link nameOf}, once for many names. */
+  refresh(): void {
+    const nowMs = this.#nowMs()
+    if (nowMs >= this.#lookedAtMs && nowMs < this.#lookedAtMs + lookAgainMs) return
+    this.#lookedAtMs = nowMs
+    const stats = statSync(this.#file, { bigint: true, throwIfNoEntry: false })
+    const version = stats === undefined ? 'absent' : versionOf(stats)
+    if (version === this.#version) return
+    this.#version = version
+    this.#elsewhere.clear()
+    const readable = stats !== undefined && stats.size <= BigInt(maxFileBytes)
+    this.#names = readable ? parseNames(readFileSync(this.#file, 'utf8')) : new Map()
+  }
+
   /** The name of `id`: at once when it is known, undefined when it has none. */
   nameOf(id: number): string | undefined | Promise<string | undefined> {
-    this.#refresh()
     const local = this.#names.get(id)
     if (local !== undefined) return local
     const remembered = this.#elsewhere.get(id)
@@ -58,22 +74,12 @@ export class NameTable {
 
   /** The number of `name`; undefined when nobody on this host knows it. For rare questions: nothing is remembered. */
   async idOf(name: string): Promise<number | undefined> {
-    this.#refresh()
+    this.refresh()
     for (const [id, held] of this.#names) if (held === name) return id
     // A number would be looked up as such, and an option be obeyed.
     if (!/^[A-Za-z_][\w.@\\$-]{0,255}$/.test(name)) return undefined
     const [found] = (await this.#getent(name)) ?? []
     return found?.[1] === name ? found[0] : undefined
-  }
-
-  #refresh(): void {
-    const stats = statSync(this.#file, { bigint: true, throwIfNoEntry: false })
-    const version = stats === undefined ? 'absent' : versionOf(stats)
-    if (version === this.#version) return
-    this.#version = version
-    this.#elsewhere.clear()
-    const readable = stats !== undefined && stats.size <= BigInt(maxFileBytes)
-    this.#names = readable ? parseNames(readFileSync(this.#file, 'utf8')) : new Map()
   }
 
   async #ask(id: number): Promise<string | undefined> {

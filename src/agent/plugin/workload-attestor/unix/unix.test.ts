@@ -150,7 +150,11 @@ test('UnixWorkloadAttestor.attest() gives out nothing read of a process that is 
 })
 
 test('Executables.inspect() reads each file once, and a changed one again', async () => {
-  const executables = new Executables({ maxBytes: 2 ** 29, trustForeignPaths: false })
+  const executables = new Executables({
+    maxBytes: 2 ** 29,
+    trustForeignPaths: false,
+    clock: new FakeClock(),
+  })
   await using program = await running('content')
   const self = { pid: program.child.pid ?? 0, uid }
   const first = await executables.inspect(self, never)
@@ -164,7 +168,11 @@ test('Executables.inspect() reads each file once, and a changed one again', asyn
 })
 
 test('Executables.inspect() sees a program that execs another', async () => {
-  const executables = new Executables({ maxBytes: 2 ** 29, trustForeignPaths: false })
+  const executables = new Executables({
+    maxBytes: 2 ** 29,
+    trustForeignPaths: false,
+    clock: new FakeClock(),
+  })
   const child = spawn('/bin/sh', ['-c', 'read line; exec /bin/sleep 60'], {
     stdio: ['pipe', 'ignore', 'ignore'],
   })
@@ -191,11 +199,15 @@ test('parseNames() reads passwd(5) and group(5), first name first, and passes ov
 test('NameTable reads its file anew when it changes', async () => {
   const file = join(folder, 'passwd')
   writeFileSync(file, 'alice:x:4242424:\n')
-  const table = new NameTable({ database: 'passwd', file, clock: new FakeClock(), log: silentLog })
+  const clock = new FakeClock()
+  const table = new NameTable({ database: 'passwd', file, clock, log: silentLog })
+  table.refresh()
   assert.equal(await table.nameOf(4242424), 'alice')
   assert.equal(await table.idOf('alice'), 4242424)
   writeFileSync(`${file}.new`, 'bob:x:4242424:\n')
   renameSync(`${file}.new`, file)
+  await clock.advance(Temporal.Duration.from({ seconds: 1 }))
+  table.refresh()
   assert.equal(await table.nameOf(4242424), 'bob')
   assert.equal(await table.idOf('alice'), undefined)
 })

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { closeSync, openSync, readSync } from 'node:fs'
 import type { Clock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
@@ -42,11 +42,14 @@ export class UnixWorkloadAttestor implements WorkloadAttestor {
     this.#executables = new Executables({
       maxBytes: options.workloadSizeLimit,
       trustForeignPaths: options.trustForeignPaths,
+      clock,
     })
   }
 
   async attest(process: WorkloadProcess, signal: AbortSignal): Promise<readonly Selector[]> {
     const status = readStatus(process)
+    this.#users.refresh()
+    this.#groups.refresh()
     const found = [fact('uid', process.uid), fact('gid', process.gid)]
     // Names are nearly always known already; an await for each would cost more than the look-up.
     const user = this.#users.nameOf(process.uid)
@@ -72,6 +75,7 @@ export class UnixWorkloadAttestor implements WorkloadAttestor {
     if (uid === undefined) {
       throw new AssayError('not-found', `there is no user ${JSON.stringify(user)} on this node`)
     }
+    this.#users.refresh()
     const name = await this.#users.nameOf(uid)
     return [fact('uid', uid), ...(name === undefined ? [] : [fact('user', name)])]
   }
@@ -110,7 +114,7 @@ interface ProcessStatus {
 function readStatus(process: WorkloadProcess): ProcessStatus {
   let text: string
   try {
-    text = readFileSync(`/proc/${process.pid}/status`, 'utf8')
+    text = readSmall(`/proc/${process.pid}/status`)
   } catch (cause) {
     throw refused('workload-gone', `process ${process.pid} has ended`, cause)
   }
@@ -124,6 +128,26 @@ function readStatus(process: WorkloadProcess): ProcessStatus {
     )
   }
   return { groups: numbersAfter(text, '\nGroups:') }
+}
+
+/** Large enough for the status of a process in 65,536 groups, the most that Linux allows. */
+const buffer = new Uint8Array(1024 * 1024)
+const decoder = new TextDecoder('latin1')
+
+/** A file below /proc, in as few system calls as can be: this is on the path of every call. */
+function readSmall(path: string): string {
+  const file = openSync(path, 'r')
+  try {
+    let length = 0
+    for (;;) {
+      const read = readSync(file, buffer, length, buffer.length - length, null)
+      length += read
+      // The kernel fills a short buffer as far as it goes; less than a page means that this was all.
+      if (read < 4096) return decoder.decode(buffer.subarray(0, length))
+    }
+  } finally {
+    closeSync(file)
+  }
 }
 
 function refused(reason: string, message: string, cause?: unknown): AssayError {
