@@ -3,9 +3,10 @@
 import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import process from 'node:process'
 import { agentConfigSchema } from '#agent/config.ts'
-import { commands } from '#cli/catalog.ts'
+import { allCommands } from '#cli/catalog.ts'
 import { commonOptions, type Option } from '#cli/command.ts'
-import { exitStatuses } from '#cli/help.ts'
+import { exitStatuses } from '#cli/exit-status.ts'
+import { detailLines, optionLabel } from '#cli/help.ts'
 import { jsonSchema, markdownTable } from '#config/reference.ts'
 import { serverConfigSchema } from '#server/config.ts'
 
@@ -32,18 +33,22 @@ ${markdownTable(agentConfigSchema)}
 `
 }
 
-function commandReference(): string {
-  const optionRow = ({ name, value, summary, required, multiple }: Option): string => {
+async function commandReference(): Promise<string> {
+  const optionRow = (option: Option): string => {
+    const { summary, required, multiple } = option
     const traits = [required ? 'required' : '', multiple ? 'may be repeated' : '']
       .filter(Boolean)
       .join(', ')
-    return `| \`--${name}${value === undefined ? '' : ` ${value}`}\` | ${summary}${traits === '' ? '' : ` (${traits})`} |`
+    return `| \`${optionLabel(option).replaceAll('|', '\\|')}\` | ${summary}${traits === '' ? '' : ` (${traits})`} |`
   }
+  const commands = await allCommands()
   const sections = commands.map(({ name, summary, positionals, options, details }) =>
     [
       `## assay ${name}${positionals === undefined ? '' : ` ${positionals}`}`,
       `${summary[0]?.toUpperCase()}${summary.slice(1)}.`,
-      ...(details === undefined ? [] : [details.trim().replaceAll('\n  ', '\n    ')]),
+      ...(details === undefined
+        ? []
+        : [detailLines(details).join('\n').replace(/^ {2}/gm, '    ')]),
       ...(options.length === 0
         ? []
         : [`| option | meaning |\n| --- | --- |\n${options.map(optionRow).join('\n')}`]),
@@ -53,8 +58,10 @@ function commandReference(): string {
 
 # Commands
 
-Every command also has ${commonOptions.map(({ name, summary }) => `\`--${name}\` (${summary})`).join(' and ')}. SPIRE's
-spelling of an option (\`-spiffeID\`) is understood.
+Every command also has ${commonOptions.map(({ name, summary }) => `\`--${name}\` (${summary})`).join(' and ')}.
+SPIRE's spelling of an option (\`-spiffeID\`) is understood. A switch is turned off by \`--name=false\`. With \`--json\`
+names are in snake_case, times in RFC 3339, durations in seconds, and what is not set is left out; an error is
+\`{"error", "code", "reason"}\` on standard error. A command that is interrupted by signal N exits with 128 + N.
 
 | exit status | meaning |
 | --- | --- |
@@ -115,7 +122,7 @@ const documents: Readonly<Record<string, string>> = {
   'docs/configuration.md': configuration(),
   'docs/server.schema.json': `${JSON.stringify(jsonSchema(serverConfigSchema), undefined, 2)}\n`,
   'docs/agent.schema.json': `${JSON.stringify(jsonSchema(agentConfigSchema), undefined, 2)}\n`,
-  'docs/commands.md': commandReference(),
+  'docs/commands.md': await commandReference(),
   'docs/conformance.md': conformance(problems),
 }
 

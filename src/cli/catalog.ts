@@ -1,65 +1,51 @@
-import { version } from '#base/version.ts'
-import { type Command, UsageError } from './command.ts'
-import { agentCommands } from './commands/agent.ts'
-import { bundleCommands } from './commands/bundle.ts'
-import { diagnosisCommands } from './commands/diagnosis.ts'
-import { entryCommands } from './commands/entry.ts'
-import { hsmCommands } from './commands/hsm.ts'
-import { inventoryCommands } from './commands/inventory.ts'
-import { mintCommands } from './commands/mint.ts'
-import { tpmCommands } from './commands/tpm.ts'
-import { workloadCommands } from './commands/workload.ts'
-import { completionScripts, completions } from './completion.ts'
+import type { Command } from './command.ts'
+import { completions } from './completions.ts'
 
-const shellCommands: readonly Command[] = [
-  {
-    name: 'completion',
-    summary: 'a script that makes bash, zsh or fish complete assay',
-    positionals: 'SHELL',
-    options: [],
-    details: `
-  assay completion bash > /etc/bash_completion.d/assay
-  assay completion zsh  > /usr/share/zsh/site-functions/_assay
-  assay completion fish > /usr/share/fish/vendor_completions.d/assay.fish`,
-    async run(context) {
-      const [shell = ''] = context.positionals
-      if (!Object.hasOwn(completionScripts, shell)) {
-        throw new UsageError(
-          `'assay completion' needs a SHELL: ${Object.keys(completionScripts).join(', ')}`,
-        )
-      }
-      context.print(completionScripts[shell as keyof typeof completionScripts].trimEnd())
-    },
+const complete: Command = {
+  name: 'complete',
+  summary: 'what may follow some words, for the completion scripts',
+  positionals: 'WORD…',
+  options: [],
+  async run(context) {
+    const [noun] = context.positionals
+    const known = noun === undefined ? [] : await commandsOf(noun)
+    for (const candidate of completions({ nouns, commands: known }, context.positionals))
+      context.print(candidate)
   },
-  {
-    name: 'complete',
-    summary: 'what may follow some words, for the completion scripts',
-    positionals: 'WORD…',
-    options: [],
-    async run(context) {
-      for (const candidate of completions(commands, context.positionals)) context.print(candidate)
-    },
-  },
-  {
-    name: 'version',
-    summary: 'which version this is',
-    options: [],
-    async run(context) {
-      context.print(context.json ? JSON.stringify({ version }) : `assay ${version}`)
-    },
-  },
-]
+}
 
-/** Every command there is, in the order in which help lists them. */
-export const commands: readonly Command[] = [
-  ...entryCommands,
-  ...agentCommands,
-  ...bundleCommands,
-  ...tpmCommands,
-  ...inventoryCommands,
-  ...hsmCommands,
-  ...mintCommands,
-  ...workloadCommands,
-  ...diagnosisCommands,
-  ...shellCommands,
-]
+/** Where the commands of each noun are. A file is read when one of its commands is called: a call waits for no other. */
+const groups: Readonly<Record<string, () => Promise<{ readonly commands: readonly Command[] }>>> = {
+  entry: () => import('./commands/entry.ts'),
+  agent: () => import('./commands/agent.ts'),
+  token: () => import('./commands/token.ts'),
+  bundle: () => import('./commands/bundle.ts'),
+  tpm: () => import('./commands/tpm.ts'),
+  inventory: () => import('./commands/inventory.ts'),
+  hsm: () => import('./commands/hsm.ts'),
+  x509: () => import('./commands/x509.ts'),
+  jwt: () => import('./commands/jwt.ts'),
+  fetch: () => import('./commands/fetch.ts'),
+  validate: () => import('./commands/validate.ts'),
+  watch: () => import('./commands/watch.ts'),
+  why: () => import('./commands/why.ts'),
+  refusal: () => import('./commands/refusal.ts'),
+  healthcheck: () => import('./commands/healthcheck.ts'),
+  completion: () => import('./commands/completion.ts'),
+  complete: async () => ({ commands: [complete] }),
+  version: () => import('./commands/version.ts'),
+}
+
+/** The first words of all commands, in the order in which help lists them. */
+export const nouns: readonly string[] = Object.keys(groups)
+
+/** The commands that begin with `noun`; none when there is no such noun. */
+export async function commandsOf(noun: string): Promise<readonly Command[]> {
+  const load = Object.hasOwn(groups, noun) ? groups[noun] : undefined
+  return load === undefined ? [] : (await load()).commands
+}
+
+/** Every command there is. */
+export async function allCommands(): Promise<readonly Command[]> {
+  return (await Promise.all(nouns.map(commandsOf))).flat()
+}

@@ -1,5 +1,8 @@
+import { readFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import type { Clock } from '#base/clock.ts'
+import type { Random } from '#base/random.ts'
+import { nearest } from '#config/nearest.ts'
 
 /** One option of a command, as help, completion and the parser know it. */
 export interface Option {
@@ -7,6 +10,8 @@ export interface Option {
   readonly name: string
   /** What the value is, for help: `ID`, `SECONDS`. Absent: a switch. */
   readonly value?: string
+  /** The few values there are; {@link parseArguments} refuses others. */
+  readonly choices?: readonly string[]
   /** May be given more than once. */
   readonly multiple?: boolean
   readonly required?: boolean
@@ -18,7 +23,8 @@ export interface Option {
 export interface CommandContext {
   /** Values of options by name; switches are in {@link switches}. */
   readonly values: ReadonlyMap<string, readonly string[]>
-  readonly switches: ReadonlySet<string>
+  /** Those that were given: `--admin` is true, `--admin=false` false. */
+  readonly switches: ReadonlyMap<string, boolean>
   /** What follows the verb and is not an option. */
   readonly positionals: readonly string[]
   readonly json: boolean
@@ -28,10 +34,15 @@ export interface CommandContext {
   note(line: string): void
   /** Reads standard input to its end. */
   readInput(): Promise<string>
+  /** The exit status of a command that did its work and found something amiss; see `exitStatuses`. */
+  setStatus(status: number): void
   readonly environment: Readonly<Record<string, string | undefined>>
-  /** Aborts at SIGINT and SIGTERM. */
+  /** Aborts at SIGINT and SIGTERM, and with {@link cancel}. */
   readonly signal: AbortSignal
+  /** Ends the command, which then fails with `reason`. */
+  cancel(reason: Error): void
   readonly clock: Clock
+  readonly random: Random
 }
 
 /** One `assay NOUN VERB`. */
@@ -68,23 +79,19 @@ function canonicalArguments(args: readonly string[], options: readonly Option[])
   return args.map((argument, index) => {
     const match = /^--?([A-Za-z0-9][A-Za-z0-9-]*)(=.*)?$/s.exec(argument)
     if (match === null || (end >= 0 && index > end)) return argument
-    const name = names.get(folded(match[1] ?? ''))
-    return name === undefined ? argument : `--${name}${match[2] ?? ''}`
+    const [, given = '', value = ''] = match
+    return `--${names.get(folded(given)) ?? given}${value}`
   })
 }
 
 /** What the arguments after the command's name mean. */
-export interface ParsedArguments {
-  readonly values: ReadonlyMap<string, readonly string[]>
-  readonly switches: ReadonlySet<string>
-  readonly positionals: readonly string[]
-}
+export type ParsedArguments = Pick<CommandContext, 'values' | 'switches' | 'positionals'>
 
 /** @throws UsageError that names the argument and what is allowed. */
 export function parseArguments(command: Command, args: readonly string[]): ParsedArguments {
   const options = [...command.options, ...commonOptions]
   const values = new Map<string, string[]>()
-  const switches = new Set<string>()
+  const switches = new Map<string, boolean>()
   const positionals: string[] = []
   const { tokens } = parseArgs({
     args: canonicalArguments(args, options),
@@ -102,40 +109,62 @@ export function parseArguments(command: Command, args: readonly string[]): Parse
     if (token.kind === 'positional') positionals.push(token.value)
     if (token.kind !== 'option') continue
     const option = options.find(({ name }) => name === token.name)
-    if (option === undefined) {
+    if (option === undefined) throw unknownOption(command, token.rawName)
+    if (option.value === undefined) switches.set(option.name, switchValue(option, token.value))
+    else values.set(option.name, [...(values.get(option.name) ?? []), optionValue(option, token)])
+  }
+  for (const { name, multiple } of options) {
+    if (multiple !== true && (values.get(name)?.length ?? 0) > 1)
+      throw new UsageError(`option --${name} was given more than once`)
+  }
+  if (switches.get('help') !== true) requireArguments(command, { values, positionals })
+  return { values, switches, positionals }
+}
+
+function switchValue(option: Option, value: string | undefined): boolean {
+  if (value === undefined || value === 'true') return true
+  if (value === 'false') return false
+  throw new UsageError(`option --${option.name} is a switch: it takes no value but true and false`)
+}
+
+function optionValue(
+  { name, value: meaning, choices }: Option,
+  token: { readonly value?: string | undefined; readonly inlineValue?: boolean | undefined },
+): string {
+  const { value, inlineValue } = token
+  // What follows is the next option, not a value, unless it was tied to this one.
+  if (value !== undefined && (inlineValue || value === '-' || !value.startsWith('-'))) {
+    if (choices === undefined || choices.includes(value)) return value
+    throw new UsageError(`option --${name} is '${value}': it is one of ${choices.join(', ')}`)
+  }
+  const tied = value === undefined ? '' : `; a value that begins with a dash is tied: --${name}=…`
+  throw new UsageError(`option --${name} needs a value: ${meaning}${tied}`)
+}
+
+function unknownOption(command: Command, given: string): UsageError {
+  const names = [...command.options, ...commonOptions].map(({ name }) => name)
+  const meant = nearest(given.replace(/^-+/, ''), names)
+  const remedy =
+    meant === undefined
+      ? `it has ${names.map((name) => `--${name}`).join(', ')}`
+      : `did you mean --${meant}?`
+  return new UsageError(`unknown option ${given} of 'assay ${command.name}'; ${remedy}`)
+}
+
+function requireArguments(
+  command: Command,
+  { values, positionals }: Pick<ParsedArguments, 'values' | 'positionals'>,
+): void {
+  for (const option of command.options) {
+    if (option.required === true && !values.has(option.name)) {
       throw new UsageError(
-        `unknown option ${token.rawName} of 'assay ${command.name}'; it has ${options.map(({ name }) => `--${name}`).join(', ')}`,
+        `'assay ${command.name}' needs --${option.name} ${option.value}; see 'assay ${command.name} --help'`,
       )
     }
-    if (option.value === undefined) {
-      if (token.value !== undefined && token.value !== 'true' && token.value !== 'false') {
-        throw new UsageError(`option --${option.name} is a switch and takes no value`)
-      }
-      if (token.value === 'false') switches.delete(option.name)
-      else switches.add(option.name)
-      continue
-    }
-    if (token.value === undefined)
-      throw new UsageError(`option --${option.name} needs a value: ${option.value}`)
-    const given = values.get(option.name) ?? []
-    if (given.length > 0 && option.multiple !== true) {
-      throw new UsageError(`option --${option.name} was given more than once`)
-    }
-    values.set(option.name, [...given, token.value])
   }
-  if (!switches.has('help')) {
-    for (const { name, required } of options) {
-      if (required === true && !values.has(name)) {
-        throw new UsageError(
-          `'assay ${command.name}' needs --${name}; see 'assay ${command.name} --help'`,
-        )
-      }
-    }
-    if (positionals.length > 0 && command.positionals === undefined) {
-      throw new UsageError(`unexpected argument '${positionals[0]}' after 'assay ${command.name}'`)
-    }
-  }
-  return { values, switches, positionals }
+  const most = command.positionals === undefined ? 0 : command.positionals.endsWith('…') ? 99 : 1
+  if (positionals.length > most)
+    throw new UsageError(`unexpected argument '${positionals[most]}' after 'assay ${command.name}'`)
 }
 
 /** The value of an option that may be absent. */
@@ -153,6 +182,26 @@ export function required(context: CommandContext, name: string): string {
 /** Every value of an option that may be repeated. */
 export function all(context: CommandContext, name: string): readonly string[] {
   return context.values.get(name) ?? []
+}
+
+/** Whether a switch was given and is not `=false`. */
+export const isOn = (context: CommandContext, name: string): boolean =>
+  context.switches.get(name) === true
+
+/**
+ * The text of a file that the caller named, or of standard input when that name is `-`.
+ *
+ * @throws UsageError when it cannot be read.
+ */
+export async function readNamed(context: CommandContext, path: string): Promise<string> {
+  if (path === '-') return context.readInput()
+  try {
+    return await readFile(path, 'utf8')
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException
+    const why = code === 'ENOENT' ? 'there is no such file' : message
+    throw new UsageError(`cannot read ${path}: ${why}`, { cause })
+  }
 }
 
 /**
@@ -201,22 +250,34 @@ export function seconds(context: CommandContext, name: string, otherwise: number
   return total
 }
 
-/**
- * The value of an option that is one of a few words, or the first of them.
- *
- * @throws UsageError that lists them.
- */
+/** The value of an option whose `choices` these are, or the first of them. */
 export function choice<const T extends string>(
   context: CommandContext,
   name: string,
   choices: readonly [T, ...T[]],
 ): T {
   const text = optional(context, name)
-  if (text === undefined) return choices[0]
-  const chosen = choices.find((one) => one === text)
-  if (chosen === undefined)
-    throw new UsageError(`option --${name} is '${text}': it is one of ${choices.join(', ')}`)
-  return chosen
+  // parseArguments() has refused every other.
+  return choices.find((one) => one === text) ?? choices[0]
+}
+
+/**
+ * Unix time of an option written as RFC 3339 or, as SPIRE has it, as Unix time; zero when absent.
+ *
+ * @throws UsageError when it is neither.
+ */
+export function epochSeconds(context: CommandContext, name: string): number {
+  const text = optional(context, name)
+  if (text === undefined) return 0
+  if (/^\d{1,11}$/.test(text)) return Number(text)
+  try {
+    return Math.floor(Temporal.Instant.from(text).epochMilliseconds / 1000)
+  } catch (cause) {
+    throw new UsageError(
+      `option --${name} is '${text}': write a time such as 2026-01-31T12:00:00Z`,
+      { cause },
+    )
+  }
 }
 
 /** Unix time now. */

@@ -1,44 +1,170 @@
+import { AssayError } from '#base/errors.ts'
 import { type Connection, connectUnix } from '#rpc/client.ts'
-import { type CommandContext, type Option, optional } from './command.ts'
+import { parseEndpoint } from '#rpc/endpoint.ts'
+import { WorkloadApi } from '#workload-client/workload-api.ts'
+import { type CommandContext, type Option, optional, seconds, UsageError } from './command.ts'
+
+/** One of the sockets that commands talk to. */
+interface Daemon {
+  /** The program that listens there. */
+  readonly program: string
+  /** The option that names the socket. */
+  readonly option: string
+  /** The environment variable that names it when the option does not. */
+  readonly variable: string
+  readonly path: string
+}
+
+const server: Daemon = {
+  program: 'assay-server',
+  option: 'socket-path',
+  variable: 'ASSAY_SERVER_SOCKET',
+  path: '/run/assay/server.sock',
+}
+
+const agent: Daemon = {
+  program: 'assay-agent',
+  option: 'socket-path',
+  variable: 'SPIFFE_ENDPOINT_SOCKET',
+  path: '/run/assay/agent/api.sock',
+}
+
+const agentAdministration: Daemon = {
+  program: 'assay-agent',
+  option: 'admin-socket-path',
+  variable: 'ASSAY_AGENT_ADMIN_SOCKET',
+  path: '/run/assay/agent-admin/admin.sock',
+}
+
+const defaultTimeoutSeconds = 30
+const maxTimeoutSeconds = 86_400
+
+const timeoutOption: Option = {
+  name: 'timeout',
+  value: 'DURATION',
+  summary: `how long to wait for an answer; ${defaultTimeoutSeconds}s when absent`,
+}
+
+const agentSocketOption: Option = {
+  name: 'socket-path',
+  value: 'PATH',
+  summary: "the agent's Workload API socket",
+}
 
 /** Options of commands that talk to the server. */
 export const serverOptions: readonly Option[] = [
   { name: 'socket-path', value: 'PATH', summary: "the server's administration socket" },
+  timeoutOption,
 ]
 
 /** Options of commands that talk to the Workload API. */
-export const agentOptions: readonly Option[] = [
-  { name: 'socket-path', value: 'PATH', summary: "the agent's Workload API socket" },
-]
+export const agentOptions: readonly Option[] = [agentSocketOption, timeoutOption]
+
+/** Options of commands that follow the Workload API until they are interrupted. */
+export const agentStreamOptions: readonly Option[] = [agentSocketOption]
 
 /** Options of commands that talk to the agent's administration socket. */
 export const agentAdministrationOptions: readonly Option[] = [
   { name: 'admin-socket-path', value: 'PATH', summary: "the agent's administration socket" },
+  timeoutOption,
+]
+
+/** Options of commands that talk to the server or the agent's administration socket. */
+export const administrationOptions: readonly Option[] = [
+  ...new Set([...serverOptions, ...agentAdministrationOptions]),
 ]
 
 /** The server's administration API. The caller disposes of the connection. */
-export function connectServer(context: CommandContext): Connection {
-  return connectUnix(
-    optional(context, 'socket-path') ??
-      context.environment['ASSAY_SERVER_SOCKET'] ??
-      '/run/assay/server.sock',
-    { clock: context.clock },
-  )
-}
+export const connectServer = (context: CommandContext): Promise<Connection> =>
+  connect(context, server)
 
 /** The agent's administration API. The caller disposes of the connection. */
-export function connectAgentAdministration(context: CommandContext): Connection {
-  return connectUnix(
-    optional(context, 'admin-socket-path') ??
-      context.environment['ASSAY_AGENT_ADMIN_SOCKET'] ??
-      '/run/assay/agent-admin/admin.sock',
-    { clock: context.clock },
+export const connectAgentAdministration = (context: CommandContext): Promise<Connection> =>
+  connect(context, agentAdministration)
+
+/** What the agent serves beside the Workload API on the same socket. The caller disposes of the connection. */
+export const connectAgent = (context: CommandContext): Promise<Connection> =>
+  connect(context, agent)
+
+/** The Workload API. The caller disposes of it. */
+export function connectWorkloadApi(context: CommandContext): Promise<WorkloadApi> {
+  const api = new WorkloadApi(`unix://${socketPath(context, agent)}`, context.clock)
+  startTimeout(context, agent, context.signal)
+  return reached(context, agent, api)
+}
+
+/** The Workload API, with a time limit for connecting alone. The caller disposes of it. */
+export async function streamWorkloadApi(context: CommandContext): Promise<WorkloadApi> {
+  const api = new WorkloadApi(`unix://${socketPath(context, agent)}`, context.clock)
+  const connected = new AbortController()
+  startTimeout(context, agent, AbortSignal.any([context.signal, connected.signal]))
+  try {
+    return await reached(context, agent, api)
+  } finally {
+    connected.abort()
+  }
+}
+
+function connect(context: CommandContext, daemon: Daemon): Promise<Connection> {
+  const connection = connectUnix(socketPath(context, daemon), context)
+  startTimeout(context, daemon, context.signal)
+  return reached(context, daemon, connection)
+}
+
+function socketPath(context: CommandContext, { option, variable, path }: Daemon): string {
+  const given = optional(context, option)
+  const [text, from] =
+    given === undefined
+      ? [context.environment[variable] ?? path, variable]
+      : [given, `option --${option}`]
+  if (!/^(unix|tcp):/.test(text)) return text
+  const endpoint = parseEndpoint(text)
+  if (endpoint.kind === 'unix') return endpoint.path
+  throw new UsageError(`${from} is '${text}': assay talks to daemons on Unix sockets only`)
+}
+
+/** Cancels the command unless `done` aborts in time; holds the process meanwhile, which grpc-js does not. */
+function startTimeout(context: CommandContext, daemon: Daemon, done: AbortSignal): void {
+  const limit = seconds(context, 'timeout', defaultTimeoutSeconds)
+  if (limit < 1 || limit > maxTimeoutSeconds) {
+    throw new UsageError(`option --timeout is ${limit} s: it must be from 1s to 24h`)
+  }
+  context.clock.sleep(Temporal.Duration.from({ seconds: limit }), done).then(
+    () => context.cancel(tooLate(daemon, limit)),
+    () => {
+      // It was done in time.
+    },
   )
 }
 
-/** The Workload API's address, `unix:///path`. */
-export function workloadEndpoint(context: CommandContext): string {
-  const path = optional(context, 'socket-path')
-  if (path !== undefined) return `unix://${path}`
-  return context.environment['SPIFFE_ENDPOINT_SOCKET'] ?? 'unix:///run/assay/agent/api.sock'
+/** Connects now: a daemon that is not there is told apart before anything is asked of it. */
+async function reached<
+  T extends Disposable & { connect(options: { readonly signal: AbortSignal }): Promise<void> },
+>({ signal }: CommandContext, daemon: Daemon, connection: T): Promise<T> {
+  try {
+    await connection.connect({ signal })
+    return connection
+  } catch (error) {
+    connection[Symbol.dispose]()
+    throw error instanceof AssayError ? unreachable(daemon, error) : error
+  }
+}
+
+function tooLate({ program }: Daemon, limitSeconds: number): AssayError {
+  return new AssayError(
+    'unavailable',
+    `${program} did not answer within ${limitSeconds} s; --timeout gives it longer`,
+    { reason: 'deadline-exceeded' },
+  )
+}
+
+function unreachable({ program, option, variable }: Daemon, cause: AssayError): AssayError {
+  if (cause.reason !== 'not-connected') return cause
+  const remedy = /EACCES|EPERM/.test(cause.message)
+    ? `this user may not open it: use the user or a group that ${program} lets in`
+    : `is ${program} running? --${option} or ${variable} says where its socket is`
+  return new AssayError('unavailable', `${cause.message}\n${remedy}`, {
+    reason: cause.reason,
+    cause,
+  })
 }

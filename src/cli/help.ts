@@ -1,18 +1,16 @@
 import { type Command, commonOptions, type Option } from './command.ts'
+import { exitStatuses } from './exit-status.ts'
 
-/** Exit statuses of `assay`, as help and the manual list them. */
-export const exitStatuses = [
-  [0, 'done'],
-  [1, 'failed: the message says what and why'],
-  [2, 'called wrongly: unknown command or option, bad value'],
-  [3, 'not found'],
-  [4, 'refused: the caller may not, or no identity is issued to it'],
-  [5, 'unreachable: the server or agent does not answer'],
-  [6, 'unhealthy: it answered that something is wrong'],
-] as const
+/** Longer lists of choices would push every summary to the right; the option's own summary tells them then. */
+const maxChoicesWidth = 16
 
-const optionLabel = ({ name, value }: Option): string =>
-  `--${name}${value === undefined ? '' : ` ${value}`}`
+/** An option as help shows it: `--ttl DURATION`, `--format pem|spiffe`, `--banned`. */
+export function optionLabel({ name, value, choices = [] }: Option): string {
+  const alternatives = choices.join('|')
+  const shown = alternatives.length > 0 && alternatives.length <= maxChoicesWidth
+  const label = shown ? alternatives : value
+  return label === undefined ? `--${name}` : `--${name} ${label}`
+}
 
 function optionLines(options: readonly Option[]): readonly string[] {
   const width = Math.max(...options.map((option) => optionLabel(option).length))
@@ -26,6 +24,10 @@ function optionLines(options: readonly Option[]): readonly string[] {
   })
 }
 
+/** Paragraphs of a command's details; what is indented is an example. */
+export const detailLines = (details: string): readonly string[] =>
+  details.replace(/^\n+|\s+$/g, '').split('\n')
+
 /** The help of one command. */
 export function commandHelp(command: Command): readonly string[] {
   const requiredOptions = command.options
@@ -37,7 +39,7 @@ export function commandHelp(command: Command): readonly string[] {
     `usage: assay ${command.name}${requiredOptions} [option…]${positionals}`,
     '',
     `${command.summary[0]?.toUpperCase()}${command.summary.slice(1)}.`,
-    ...(command.details === undefined ? [] : ['', ...command.details.trim().split('\n')]),
+    ...(command.details === undefined ? [] : ['', ...detailLines(command.details)]),
     '',
     'options:',
     ...optionLines([...command.options, ...commonOptions]),

@@ -1,88 +1,126 @@
+import { constants } from 'node:os'
 import process from 'node:process'
 import { text } from 'node:stream/consumers'
 import { SystemClock } from '#base/clock.ts'
-import { AssayError, type ErrorCode, messageOf } from '#base/errors.ts'
-import { commands } from './catalog.ts'
-import { type Command, type CommandContext, parseArguments, UsageError } from './command.ts'
+import { AssayError, messageOf } from '#base/errors.ts'
+import { SystemRandom } from '#base/random.ts'
+import { nearest } from '#config/nearest.ts'
+import { allCommands, commandsOf, nouns } from './catalog.ts'
+import { type Command, type CommandContext, parseArguments } from './command.ts'
+import { exitStatusOf } from './exit-status.ts'
 import { commandHelp, overview } from './help.ts'
+import { visible } from './print.ts'
 
-const statusOf: Partial<Record<ErrorCode, number>> = {
-  'invalid-argument': 2,
-  'not-found': 3,
-  'permission-denied': 4,
-  unauthenticated: 4,
-  unavailable: 5,
-  'failed-precondition': 1,
+const print = (line: string): void => void process.stdout.write(`${visible(line)}\n`)
+const note = (line: string): void => void process.stderr.write(`${visible(line)}\n`)
+
+/** Why a command ended before it was done. */
+class Interrupted extends Error {
+  readonly status: number
+
+  constructor(status: number) {
+    super('interrupted')
+    this.status = status
+  }
 }
 
-function findCommand(
-  args: readonly string[],
-): { command: Command; rest: readonly string[] } | undefined {
-  for (const length of [2, 1]) {
-    const name = args.slice(0, length).join(' ')
-    const command = commands.find((candidate) => candidate.name === name)
-    if (command !== undefined) return { command, rest: args.slice(length) }
+const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h'
+
+/** Explains, or says what is wrong with words that are no command. @returns the exit status. */
+async function withoutCommand(words: readonly string[]): Promise<number> {
+  const [noun, verb] = words
+  if (noun === undefined || isHelp(noun)) {
+    for (const line of overview(await allCommands())) (isHelp(noun) ? print : note)(line)
+    return isHelp(noun) ? 0 : 2
   }
-  return undefined
+  const known = await commandsOf(noun)
+  if (known.length === 0) {
+    const meant = nearest(noun, nouns)
+    note(
+      `assay: no command '${noun}'; ${meant === undefined ? `there are ${nouns.join(', ')}` : `did you mean '${meant}'?`}`,
+    )
+    return 2
+  }
+  if (isHelp(verb)) {
+    for (const line of overview(known, noun)) print(line)
+    return 0
+  }
+  if (verb !== undefined) {
+    const meant = nearest(
+      `${noun} ${verb}`,
+      known.map(({ name }) => name),
+    )
+    note(
+      `assay: no command '${noun} ${verb}'${meant === undefined ? '' : `; did you mean '${meant}'?`}`,
+    )
+  }
+  for (const line of overview(known, noun)) note(line)
+  return 2
 }
 
-/** What to print for a first word that is no command, and with which exit status. */
-function withoutCommand(args: readonly string[]): { lines: readonly string[]; status: number } {
-  const [noun] = args
-  if (noun === undefined || noun === '--help' || noun === '-h' || noun === 'help') {
-    return { lines: overview(commands), status: noun === undefined ? 2 : 0 }
-  }
-  if (commands.some(({ name }) => name.startsWith(`${noun} `))) {
-    return { lines: overview(commands, noun), status: args.includes('--help') ? 0 : 2 }
-  }
-  const nouns = [...new Set(commands.map(({ name }) => name.split(' ')[0]))]
-  return { lines: [`assay: no command '${noun}'; there are ${nouns.join(', ')}`], status: 2 }
-}
-
-async function main(args: readonly string[]): Promise<number> {
-  const found = findCommand(args)
-  if (found === undefined) {
-    const { lines, status } = withoutCommand(args)
-    for (const line of lines) (status === 0 ? console.log : console.error)(line)
-    return status
-  }
+async function runCommand(command: Command, args: readonly string[]): Promise<number> {
   const stop = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(name, () => stop.abort(new DOMException(name, 'AbortError')))
-  }
-  let json = found.rest.includes('--json')
+  const end = (status: number): void => stop.abort(new Interrupted(status))
+  for (const name of ['SIGINT', 'SIGTERM'] as const)
+    process.once(name, () => end(128 + constants.signals[name]))
+  // A reader that has seen enough (`assay watch | head`) ends the command, and is no failure.
+  process.stdout.on('error', () => end(0))
+  // Also what is wrong with the arguments is told as JSON to who asked for it.
+  let json = args.some((one) => /^--?json$/.test(one))
+  let status = 0
   try {
-    const parsed = parseArguments(found.command, found.rest)
-    json = parsed.switches.has('json')
-    if (parsed.switches.has('help')) {
-      for (const line of commandHelp(found.command)) console.log(line)
+    const parsed = parseArguments(command, args)
+    json = parsed.switches.get('json') === true
+    if (parsed.switches.get('help') === true) {
+      for (const line of commandHelp(command)) print(line)
       return 0
     }
     const context: CommandContext = {
       ...parsed,
       json,
-      print: (line) => console.log(line),
-      note: (line) => console.error(line),
+      print,
+      note,
       readInput: () => text(process.stdin),
+      setStatus: (of) => {
+        status = of
+      },
       environment: process.env,
       signal: stop.signal,
+      cancel: (reason) => stop.abort(reason),
       clock: new SystemClock(),
+      random: new SystemRandom(),
     }
-    await found.command.run(context)
-    return process.exitCode === undefined ? 0 : Number(process.exitCode)
-  } catch (error) {
-    if (stop.signal.aborted) return 130
-    const reason = error instanceof AssayError ? error.reason : undefined
-    if (json) console.error(JSON.stringify({ error: messageOf(error), ...(reason && { reason }) }))
-    else console.error(`assay: ${messageOf(error)}${reason ? ` [${reason}]` : ''}`)
-    if (error instanceof UsageError || error instanceof SyntaxError) return 2
-    if (error instanceof AssayError) return statusOf[error.code] ?? 1
-    return 1
+    await command.run(context)
+    return status
+  } catch (thrown) {
+    const error = stop.signal.aborted ? stop.signal.reason : thrown
+    if (error instanceof Interrupted) return error.status
+    note(errorText(error, json))
+    return exitStatusOf(error)
+  } finally {
+    // Whatever still waits for the end of the command would hold the process.
+    stop.abort()
   }
 }
 
-// A reader that has seen enough (`assay entry list | head`) is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error
-})
+function errorText(error: unknown, json: boolean): string {
+  const { code, reason } = error instanceof AssayError ? error : {}
+  const message = messageOf(error)
+  if (json) return JSON.stringify({ error: message, code, reason })
+  const [first = '', ...rest] = message.split('\n')
+  return [`assay: ${first}${reason ? ` [${reason}]` : ''}`, ...rest].join('\n')
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const words = args[0] === 'help' ? [...args.slice(1), '--help'] : args
+  const [noun = ''] = words
+  const known = await commandsOf(noun)
+  for (const length of [2, 1]) {
+    const name = words.slice(0, length).join(' ')
+    const command = known.find((candidate) => candidate.name === name)
+    if (command !== undefined) return runCommand(command, words.slice(length))
+  }
+  return withoutCommand(words)
+}
+
 process.exitCode = await main(process.argv.slice(2))

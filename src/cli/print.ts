@@ -51,6 +51,10 @@ export function table(
   return [line(headings.map((heading) => heading.toUpperCase())), ...rows.map(line)]
 }
 
+/** A time as `--json` has it; undefined, which JSON leaves out, when it is not set. */
+export const timeValue = (epochSeconds: number): string | undefined =>
+  epochSeconds === 0 ? undefined : timeText(epochSeconds)
+
 /** Lines of `name  value` pairs, names padded to one width. Pairs with an empty value are left out. */
 export function fields(pairs: readonly (readonly [string, string])[]): readonly string[] {
   const shown = pairs.filter(([, value]) => value !== '')
@@ -61,4 +65,23 @@ export function fields(pairs: readonly (readonly [string, string])[]): readonly 
 /** `1 entry`, `2 entries`. */
 export function count(of: number, one: string, many = `${one}s`): string {
   return `${of} ${of === 1 ? one : many}`
+}
+
+/** Groups of lines with an empty line between them. */
+export function blocks(groups: readonly (readonly string[])[]): readonly string[] {
+  return groups
+    .filter((group) => group.length > 0)
+    .flatMap((group, index) => (index === 0 ? group : ['', ...group]))
+}
+
+/**
+ * Text as it may go to a terminal. Some of what is shown was written by strangers: control characters, with which
+ * they could drive the terminal, and marks that reverse the order of letters become escapes (`\u001b`).
+ */
+export function visible(text: string): string {
+  return text.replace(
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is for
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
 }

@@ -1,5 +1,6 @@
 // What the server's messages look like to the commands: text forms in, plain records out.
 import { AssayError, type ErrorCode } from '#base/errors.ts'
+import type { Status as AgentStatus, Refusal } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
 import type { Agent } from '#rpc/gen/spire/api/types/agent.ts'
 import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
 import type { Selector as WireSelector } from '#rpc/gen/spire/api/types/selector.ts'
@@ -7,7 +8,7 @@ import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
 import type { Status } from '#rpc/gen/spire/api/types/status.ts'
 import { parseSelector, selectorType, selectorValue } from '#spiffe/selector.ts'
 import { parseSpiffeId, pathOf, trustDomainOf } from '#spiffe/spiffe-id.ts'
-import { timeText } from './print.ts'
+import { timeValue } from './print.ts'
 
 /** @throws SyntaxError when `text` is not a SPIFFE ID. */
 export function wireId(text: string): SPIFFEID {
@@ -37,13 +38,13 @@ export function entryRecord(entry: Entry) {
     parent_id: idText(entry.parentId),
     selectors: selectorTexts(entry.selectors),
     revision: entry.revisionNumber,
-    created_at: timeText(entry.createdAt),
+    created_at: timeValue(entry.createdAt),
     ...(entry.x509SvidTtl > 0 && { x509_svid_ttl: entry.x509SvidTtl }),
     ...(entry.jwtSvidTtl > 0 && { jwt_svid_ttl: entry.jwtSvidTtl }),
     ...(entry.federatesWith.length > 0 && { federates_with: entry.federatesWith }),
     ...(entry.dnsNames.length > 0 && { dns_names: entry.dnsNames }),
     ...(entry.hint !== '' && { hint: entry.hint }),
-    ...(entry.expiresAt > 0 && { expires_at: timeText(entry.expiresAt) }),
+    expires_at: timeValue(entry.expiresAt),
     ...(entry.admin && { admin: true }),
     ...(entry.downstream && { downstream: true }),
     ...(entry.storeSvid && { store_svid: true }),
@@ -62,11 +63,40 @@ export function agentRecord(agent: Agent) {
     banned: agent.banned,
     can_reattest: agent.canReattest,
     serial_number: agent.x509svidSerialNumber,
-    expires_at: timeText(agent.x509svidExpiresAt),
+    expires_at: timeValue(agent.x509svidExpiresAt),
     selectors: selectorTexts(agent.selectors),
     ...(agent.agentVersion !== '' && { agent_version: agent.agentVersion }),
   }
 }
+
+/** What an agent says about itself as `--json` prints it. */
+export const agentStatusRecord = (status: AgentStatus) => ({
+  state: status.state,
+  detail: status.detail,
+  agent_id: status.agentId,
+  agent_svid_expires_at: timeValue(status.agentSvidExpiresAt),
+  last_sync_at: timeValue(status.lastSyncAt),
+  // 64 bits: not a number in JSON.
+  revision: String(status.revision),
+  node_attestor: status.nodeAttestor,
+  node_attestor_detail: status.nodeAttestorDetail,
+  entries: status.entries,
+  x509_svids: status.x509Svids,
+  jwt_svids: status.jwtSvids,
+  streams: status.streams,
+})
+
+/** A call that the agent refused as `--json` prints it. */
+export const refusalRecord = (refusal: Refusal) => ({
+  at: timeValue(refusal.at),
+  request_id: refusal.requestId,
+  method: refusal.method,
+  pid: refusal.pid,
+  uid: refusal.uid,
+  gid: refusal.gid,
+  selectors: refusal.selectors,
+  reason: refusal.reason,
+})
 
 const codes: Readonly<Record<number, ErrorCode>> = {
   3: 'invalid-argument',
@@ -80,10 +110,13 @@ const codes: Readonly<Record<number, ErrorCode>> = {
   16: 'unauthenticated',
 }
 
+/** What a failed item of a batch means. */
+export const errorCodeOf = (status: Status): ErrorCode => codes[status.code] ?? 'internal'
+
 /** @throws AssayError when one item of a batch failed. */
 export function requireOk(status: Status | undefined, what: string): void {
   if (status === undefined || status.code === 0) return
-  throw new AssayError(codes[status.code] ?? 'internal', `cannot ${what}: ${status.message}`)
+  throw new AssayError(errorCodeOf(status), `cannot ${what}: ${status.message}`)
 }
 
 /** Every item of a paged list. */

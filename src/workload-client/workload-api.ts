@@ -1,6 +1,8 @@
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import { type Certificate, parseCertificate, splitCertificates } from '#pki/certificate.ts'
+import { jsonMember } from '#pki/json.ts'
+import { parseCompactJws } from '#pki/jws.ts'
 import type { Connection } from '#rpc/client.ts'
 import {
   SpiffeWorkloadAPIDefinition,
@@ -33,6 +35,8 @@ export interface WorkloadJwtSvid {
   readonly spiffeId: SpiffeId
   /** JWS compact serialization. It is a bearer secret until it expires. */
   readonly token: string
+  /** Unix time, as the token says, which the agent signed for us. */
+  readonly expiresAtSeconds: number
   readonly hint: string
 }
 
@@ -40,6 +44,16 @@ export interface WorkloadJwtSvid {
 export interface ValidatedJwtSvid {
   readonly spiffeId: SpiffeId
   readonly claims: Readonly<Record<string, unknown>>
+}
+
+/** `exp` of a token that the agent handed out, and is trusted for. */
+function expiryOf(token: string): number {
+  const exp = jsonMember(parseCompactJws(token).claims, 'exp')
+  if (typeof exp === 'number') return Math.floor(exp)
+  throw new AssayError(
+    'internal',
+    'the agent answered FetchJWTSVID with a token that never expires',
+  )
 }
 
 const trustDomainOfKey = (key: string): TrustDomain =>
@@ -82,6 +96,11 @@ export class WorkloadApi implements Disposable {
 
   [Symbol.dispose](): void {
     this.#connection.close()
+  }
+
+  /** Connects now, and not at the first call. @throws AssayError `unavailable` when nobody listens. */
+  async connect(options: { readonly signal: AbortSignal }): Promise<void> {
+    await this.#connection.connect(options)
   }
 
   /** Every X.509 context, the present one at once. */
@@ -129,6 +148,7 @@ export class WorkloadApi implements Disposable {
     return svids.map(({ spiffeId: id, svid, hint }) => ({
       spiffeId: parseSpiffeId(id),
       token: svid,
+      expiresAtSeconds: expiryOf(svid),
       hint,
     }))
   }

@@ -1,19 +1,24 @@
+import { DiagnosisDefinition } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import type { Agent } from '#rpc/gen/spire/api/types/agent.ts'
 import {
   all,
   type Command,
   type CommandContext,
+  epochSeconds,
   nowSeconds,
   type Option,
   optional,
   required,
-  seconds,
-  UsageError,
 } from '../command.ts'
-import { connectServer, serverOptions } from '../daemons.ts'
-import { count, fields, timeLeftText } from '../print.ts'
-import { agentRecord, idText, pages, wireId, wireSelectors } from '../wire.ts'
+import {
+  agentAdministrationOptions,
+  connectAgentAdministration,
+  connectServer,
+  serverOptions,
+} from '../daemons.ts'
+import { count, fields, table, timeLeftText, timeText } from '../print.ts'
+import { agentRecord, agentStatusRecord, idText, pages, wireId, wireSelectors } from '../wire.ts'
 
 const filterOptions: readonly Option[] = [
   {
@@ -27,7 +32,7 @@ const filterOptions: readonly Option[] = [
     multiple: true,
     summary: 'only nodes with all of these selectors',
   },
-  { name: 'banned', summary: 'only banned nodes' },
+  { name: 'banned', summary: 'only banned nodes; =false: only others' },
   {
     name: 'expires-before',
     value: 'TIME',
@@ -36,17 +41,9 @@ const filterOptions: readonly Option[] = [
 ]
 
 /** SPIRE's spelling of a time in this one filter: `2006-01-02 15:04:05 -0700 -07`. */
-function spireTime(text: string | undefined): string {
-  if (text === undefined) return ''
-  try {
-    const utc = Temporal.Instant.from(text).toString({ smallestUnit: 'second' })
-    return `${utc.replace('T', ' ').replace('Z', '')} +0000 +00`
-  } catch (cause) {
-    throw new UsageError(
-      `option --expires-before is '${text}': write a time such as 2026-01-31T12:00:00Z`,
-      { cause },
-    )
-  }
+function spireTime(epochSeconds: number): string {
+  if (epochSeconds === 0) return ''
+  return `${timeText(epochSeconds).replace('T', ' ').replace('Z', '')} +0000 +00`
 }
 
 function filterOf(context: CommandContext) {
@@ -57,20 +54,36 @@ function filterOf(context: CommandContext) {
       selectors.length === 0
         ? undefined
         : { selectors: wireSelectors(selectors), match: 2 as const },
-    byBanned: context.switches.has('banned') ? true : undefined,
+    byBanned: context.switches.get('banned'),
     byCanReattest: undefined,
-    byExpiresBefore: spireTime(optional(context, 'expires-before')),
+    byExpiresBefore: spireTime(epochSeconds(context, 'expires-before')),
   }
 }
 
-function printAgent(context: CommandContext, agent: Agent, withSelectors: boolean): void {
+const stateOf = ({ banned }: Agent): string => (banned ? 'banned' : 'admitted')
+
+function printAgents(context: CommandContext, agents: readonly Agent[]): void {
+  const now = nowSeconds(context)
+  const rows = agents.map((agent) => [
+    idText(agent.id),
+    stateOf(agent),
+    agent.banned ? '' : timeLeftText(agent.x509svidExpiresAt, now),
+    agent.agentVersion,
+  ])
+  if (rows.length > 0)
+    for (const line of table(['agent', 'state', 'svid expires', 'version'], rows))
+      context.print(line)
+  context.note(count(agents.length, 'agent'))
+}
+
+function printAgent(context: CommandContext, agent: Agent): void {
   const selectors = agent.selectors.map(
     ({ type, value }) => ['Selector', `${type}:${value}`] as const,
   )
   for (const line of fields([
     ['Agent', idText(agent.id)],
     ['Attested by', agent.attestationType],
-    ['State', agent.banned ? 'banned' : 'admitted'],
+    ['State', stateOf(agent)],
     ['SVID serial', agent.x509svidSerialNumber],
     [
       'SVID expires',
@@ -78,19 +91,18 @@ function printAgent(context: CommandContext, agent: Agent, withSelectors: boolea
     ],
     ['Can re-attest', agent.canReattest ? 'yes' : 'no'],
     ['Version', agent.agentVersion],
-    ...(withSelectors ? selectors : []),
+    ...selectors,
   ])) {
     context.print(line)
   }
-  context.print('')
 }
 
 const list: Command = {
   name: 'agent list',
   summary: 'the nodes that have attested',
-  options: [...serverOptions, ...filterOptions],
+  options: [...filterOptions, ...serverOptions],
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const client = connection.client(AgentDefinition)
     const filter = filterOf(context)
     const agents: Agent[] = []
@@ -102,8 +114,7 @@ const list: Command = {
       agents.push(agent)
     }
     if (context.json) return context.print(JSON.stringify(agents.map(agentRecord)))
-    for (const agent of agents) printAgent(context, agent, false)
-    context.note(count(agents.length, 'agent'))
+    printAgents(context, agents)
   },
 }
 
@@ -117,27 +128,27 @@ const spiffeIdOption: Option = {
 const show: Command = {
   name: 'agent show',
   summary: 'one node, with what was attested about it',
-  options: [...serverOptions, spiffeIdOption],
+  options: [spiffeIdOption, ...serverOptions],
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const id = wireId(required(context, 'spiffe-id'))
     const agent = await connection
       .client(AgentDefinition)
       .getAgent({ id }, { signal: context.signal })
     if (context.json) context.print(JSON.stringify(agentRecord(agent)))
-    else printAgent(context, agent, true)
+    else printAgent(context, agent)
   },
 }
 
 const ban: Command = {
   name: 'agent ban',
   summary: 'stop a node now, and refuse it until it is evicted',
-  options: [...serverOptions, spiffeIdOption],
+  options: [spiffeIdOption, ...serverOptions],
   details: `
 Its connections are cut, its agent drops what it holds, and it cannot attest again. 'assay agent evict' lifts
 the ban. To refuse the hardware itself, whatever identity it asks for: 'assay inventory deny'.`,
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const id = required(context, 'spiffe-id')
     await connection
       .client(AgentDefinition)
@@ -149,9 +160,9 @@ the ban. To refuse the hardware itself, whatever identity it asks for: 'assay in
 const evict: Command = {
   name: 'agent evict',
   summary: 'forget a node; it may attest again',
-  options: [...serverOptions, spiffeIdOption],
+  options: [spiffeIdOption, ...serverOptions],
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const id = required(context, 'spiffe-id')
     await connection
       .client(AgentDefinition)
@@ -163,9 +174,9 @@ const evict: Command = {
 const countCommand: Command = {
   name: 'agent count',
   summary: 'how many nodes have attested',
-  options: [...serverOptions, ...filterOptions],
+  options: [...filterOptions, ...serverOptions],
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const request = { filter: filterOf(context) }
     const answer = await connection
       .client(AgentDefinition)
@@ -176,44 +187,34 @@ const countCommand: Command = {
   },
 }
 
-const generateToken: Command = {
-  name: 'token generate',
-  summary: 'make a secret that lets one machine without a TPM join once',
-  options: [
-    ...serverOptions,
-    { name: 'ttl', value: 'DURATION', summary: 'how long it can be used; 10m when absent' },
-    {
-      name: 'spiffe-id',
-      value: 'ID',
-      summary: 'gives the joining agent this identity beside its own',
-    },
-  ],
+const status: Command = {
+  name: 'agent status',
+  summary: 'what the agent on this machine does, and whether it is well',
+  options: agentAdministrationOptions,
+  details: 'Exit status 6 when it is not ready.',
   async run(context) {
-    using connection = connectServer(context)
-    const spiffeId = optional(context, 'spiffe-id')
-    const request = {
-      ttl: seconds(context, 'ttl', 600),
-      ...(spiffeId !== undefined && { agentId: wireId(spiffeId) }),
-    }
-    const token = await connection
-      .client(AgentDefinition)
-      .createJoinToken(request, { signal: context.signal })
-    if (context.json)
-      return context.print(JSON.stringify({ token: token.value, expires_at: token.expiresAt }))
-    context.print(`Token: ${token.value}`)
-    if (spiffeId === undefined) {
-      context.note(
-        'The agent gets only /spire/agent/join_token/<token>; --spiffe-id gives it a name that outlives the token.',
-      )
+    using connection = await connectAgentAdministration(context)
+    const status = await connection
+      .client(DiagnosisDefinition)
+      .getStatus({}, { signal: context.signal })
+    if (status.state !== 'ready') context.setStatus(6)
+    if (context.json) return context.print(JSON.stringify(agentStatusRecord(status)))
+    const now = nowSeconds(context)
+    for (const line of fields([
+      ['State', status.state],
+      ['Why', status.detail],
+      ['Agent', status.agentId],
+      ['SVID expires', timeLeftText(status.agentSvidExpiresAt, now)],
+      ['Last sync', timeLeftText(status.lastSyncAt, now)],
+      ['Node attestor', `${status.nodeAttestor} ${status.nodeAttestorDetail}`.trim()],
+      ['Entries', String(status.entries)],
+      ['X.509-SVIDs', String(status.x509Svids)],
+      ['JWT-SVIDs', String(status.jwtSvids)],
+      ['Open streams', String(status.streams)],
+    ])) {
+      context.print(line)
     }
   },
 }
 
-export const agentCommands: readonly Command[] = [
-  list,
-  show,
-  ban,
-  evict,
-  countCommand,
-  generateToken,
-]
+export const commands: readonly Command[] = [list, show, ban, evict, countCommand, status]

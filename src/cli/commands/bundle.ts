@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { Bundle as WireBundle } from '#rpc/gen/spire/api/types/bundle.ts'
 import { type Bundle, bundleFromPem, bundleToPem } from '#spiffe/bundle.ts'
@@ -10,9 +9,12 @@ import {
   choice,
   type Option,
   optional,
+  readNamed,
   required,
+  UsageError,
 } from '../command.ts'
 import { connectServer, serverOptions } from '../daemons.ts'
+import { count } from '../print.ts'
 import { pages, requireOk } from '../wire.ts'
 
 function fromWire(bundle: WireBundle): Bundle {
@@ -47,28 +49,30 @@ function toWire(bundle: Bundle): WireBundle {
   })
 }
 
+const formats = ['pem', 'spiffe'] as const
+
 const formatOption: Option = {
   name: 'format',
   value: 'FORMAT',
+  choices: formats,
   summary: 'pem (X.509 authorities, the default) or spiffe (the SPIFFE bundle document)',
 }
 
 function text(context: CommandContext, bundle: Bundle): string {
-  if (context.json || choice(context, 'format', ['pem', 'spiffe']) === 'spiffe')
-    return encodeBundle(bundle)
+  if (context.json || choice(context, 'format', formats) === 'spiffe') return encodeBundle(bundle)
   return bundleToPem(bundle).trimEnd()
 }
 
 const show: Command = {
   name: 'bundle show',
   summary: 'what verifiers of this trust domain need to know',
-  options: [...serverOptions, formatOption],
+  options: [formatOption, ...serverOptions],
   details: `
 What an agent is started with:
 
   assay bundle show > /etc/assay/bundle.pem`,
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const bundle = await connection
       .client(BundleDefinition)
       .getBundle({}, { signal: context.signal })
@@ -80,12 +84,12 @@ const list: Command = {
   name: 'bundle list',
   summary: 'bundles of other trust domains',
   options: [
-    ...serverOptions,
     { name: 'trust-domain', value: 'NAME', summary: 'only this trust domain' },
     formatOption,
+    ...serverOptions,
   ],
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const client = connection.client(BundleDefinition)
     const name = optional(context, 'trust-domain')
     if (name !== undefined) {
@@ -109,7 +113,7 @@ const list: Command = {
       return context.print(`{${documents.join(',')}}`)
     }
     for (const bundle of bundles) context.print(`# ${bundle.trustDomain}\n${text(context, bundle)}`)
-    if (bundles.length === 0) context.note('no bundle of another trust domain')
+    context.note(count(bundles.length, 'bundle'))
   },
 }
 
@@ -117,49 +121,61 @@ const set: Command = {
   name: 'bundle set',
   summary: 'create or replace the bundle of another trust domain',
   options: [
-    ...serverOptions,
     { name: 'trust-domain', value: 'NAME', required: true, summary: 'whose bundle it is' },
     { name: 'path', value: 'FILE', summary: "where to read it; standard input when absent or '-'" },
     formatOption,
+    ...serverOptions,
   ],
   async run(context) {
     const trustDomain = parseTrustDomain(required(context, 'trust-domain'))
-    const path = optional(context, 'path') ?? '-'
-    const content = path === '-' ? await context.readInput() : await readFile(path, 'utf8')
+    const format = choice(context, 'format', formats)
+    const content = await readNamed(context, optional(context, 'path') ?? '-')
     const bundle =
-      choice(context, 'format', ['pem', 'spiffe']) === 'spiffe'
-        ? parseBundle(content, trustDomain)
-        : bundleFromPem(trustDomain, content)
-    using connection = connectServer(context)
+      format === 'spiffe' ? parseBundle(content, trustDomain) : bundleFromPem(trustDomain, content)
+    const { length: x509Authorities } = bundle.x509Authorities
+    const { length: jwtAuthorities } = bundle.jwtAuthorities
+    if (x509Authorities + jwtAuthorities === 0) {
+      throw new UsageError(
+        `the bundle of ${trustDomain} holds no authority that can be used; 'assay bundle delete' ends the trust`,
+      )
+    }
+    using connection = await connectServer(context)
     const { results } = await connection
       .client(BundleDefinition)
       .batchSetFederatedBundle({ bundle: [toWire(bundle)] }, { signal: context.signal })
     requireOk(results[0]?.status, `set the bundle of ${trustDomain}`)
+    if (context.json) {
+      const held = { x509_authorities: x509Authorities, jwt_authorities: jwtAuthorities }
+      return context.print(JSON.stringify({ set: trustDomain, ...held }))
+    }
     context.print(
-      context.json ? JSON.stringify({ set: trustDomain }) : `set the bundle of ${trustDomain}`,
+      `set the bundle of ${trustDomain}: ${count(x509Authorities, 'X.509 authority', 'X.509 authorities')}, ${count(jwtAuthorities, 'JWT key')}`,
     )
+    context.note(`next: entries get it by 'assay entry update --federates-with ${trustDomain}'`)
   },
 }
 
 const modes = { restrict: 0, delete: 1, dissociate: 2 } as const
+const modeNames = ['restrict', 'delete', 'dissociate'] as const
 
 const remove: Command = {
   name: 'bundle delete',
   summary: 'stop trusting another trust domain',
   options: [
-    ...serverOptions,
     { name: 'trust-domain', value: 'NAME', required: true, summary: 'whose bundle' },
     {
       name: 'mode',
       value: 'MODE',
+      choices: modeNames,
       summary:
         'when entries federate with it: restrict (refuse, default), delete (them too), dissociate (unlink them)',
     },
+    ...serverOptions,
   ],
   async run(context) {
     const trustDomain = parseTrustDomain(required(context, 'trust-domain'))
-    const mode = modes[choice(context, 'mode', ['restrict', 'delete', 'dissociate'])]
-    using connection = connectServer(context)
+    const mode = modes[choice(context, 'mode', modeNames)]
+    using connection = await connectServer(context)
     const { results } = await connection
       .client(BundleDefinition)
       .batchDeleteFederatedBundle({ trustDomains: [trustDomain], mode }, { signal: context.signal })
@@ -172,4 +188,4 @@ const remove: Command = {
   },
 }
 
-export const bundleCommands: readonly Command[] = [show, list, set, remove]
+export const commands: readonly Command[] = [show, list, set, remove]

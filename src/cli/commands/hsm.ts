@@ -1,4 +1,3 @@
-import process from 'node:process'
 import { KeysDefinition, type Status } from '#rpc/gen/assay/server/v1/keys.ts'
 import { type Command, type CommandContext, nowSeconds } from '../command.ts'
 import { connectServer, serverOptions } from '../daemons.ts'
@@ -44,9 +43,9 @@ const status: Command = {
   details:
     "Exit status 6 when signing does not work. Also answers for the key managers 'disk' and 'memory'.",
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const answer = await connection.client(KeysDefinition).getStatus({}, { signal: context.signal })
-    if (answer.state !== 'ok') process.exitCode = 6
+    if (answer.state !== 'ok') context.setStatus(6)
     if (context.json) return context.print(JSON.stringify(record(answer)))
     for (const line of fields([
       ['Signing', answer.state],
@@ -65,7 +64,7 @@ const keys: Command = {
   summary: 'every signing key',
   options: serverOptions,
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const answer = await connection.client(KeysDefinition).getStatus({}, { signal: context.signal })
     if (context.json) context.print(JSON.stringify(record(answer).keys))
     else printKeys(context, answer)
@@ -79,9 +78,9 @@ const resume: Command = {
   details:
     'A wrong PIN is tried once and never again, because tokens lock themselves. Correct the PIN first.',
   async run(context) {
-    using connection = connectServer(context)
+    using connection = await connectServer(context)
     const answer = await connection.client(KeysDefinition).resume({}, { signal: context.signal })
-    if (answer.state !== 'ok') process.exitCode = 6
+    if (answer.state !== 'ok') context.setStatus(6)
     context.print(
       context.json
         ? JSON.stringify(record(answer))
@@ -90,4 +89,4 @@ const resume: Command = {
   },
 }
 
-export const hsmCommands: readonly Command[] = [status, keys, resume]
+export const commands: readonly Command[] = [status, keys, resume]

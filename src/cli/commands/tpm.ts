@@ -1,6 +1,4 @@
-import process from 'node:process'
 import { AssayError } from '#base/errors.ts'
-import { SystemRandom } from '#base/random.ts'
 import { describe, parseCertificate } from '#pki/certificate.ts'
 import { loadTpmDescription, type TpmDescription } from '#tpm/device/description.ts'
 import { type DeviceProblem, deviceProblems } from '#tpm/device/problems.ts'
@@ -16,10 +14,7 @@ const options: readonly Option[] = [
 ]
 
 const load = (context: CommandContext): Promise<TpmDescription> =>
-  loadTpmDescription(optional(context, 'tcti') ?? 'device:/dev/tpmrm0', {
-    clock: context.clock,
-    random: new SystemRandom(),
-  })
+  loadTpmDescription(optional(context, 'tcti') ?? 'device:/dev/tpmrm0', context)
 
 function certificateRecords(tpm: TpmDescription) {
   return tpm.endorsementKey.certificates.map((der) => {
@@ -110,7 +105,7 @@ const doctor: Command = {
       printTpm(context, tpm)
     } catch (error) {
       if (!(error instanceof AssayError)) throw error
-      process.exitCode = 6
+      context.setStatus(6)
       const problem = deviceProblems[error.reason as DeviceProblem]
       if (context.json) {
         return context.print(
@@ -131,4 +126,4 @@ const doctor: Command = {
   },
 }
 
-export const tpmCommands: readonly Command[] = [show, fingerprint, doctor]
+export const commands: readonly Command[] = [show, fingerprint, doctor]

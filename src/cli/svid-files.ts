@@ -1,0 +1,38 @@
+import { chmod, mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Random } from '#base/random.ts'
+import { writeSecretFile } from '#host/secret-file.ts'
+import { encodePem } from '#pki/pem.ts'
+
+/** A file to write; one that is not secret may be read by everybody. */
+export interface SvidFile {
+  readonly name: string
+  readonly content: string
+  readonly secret?: boolean
+}
+
+/** Certificates of DER as PEM blocks. */
+export const certificatesPem = (ders: readonly Uint8Array[]): string =>
+  ders.map((der) => encodePem('CERTIFICATE', der)).join('')
+
+/**
+ * Writes files into `directory`, which is made with mode 0700 when it is not there. Each replaces what stood
+ * there all or nothing, and has mode 0600 if it is secret, else 0644, whatever the umask and whatever was there.
+ *
+ * @returns the paths, in the order of `files`.
+ */
+export async function writeSvidFiles(
+  directory: string,
+  files: readonly SvidFile[],
+  options: { readonly random: Random },
+): Promise<readonly string[]> {
+  await mkdir(directory, { recursive: true, mode: 0o700 })
+  const paths: string[] = []
+  for (const { name, content, secret } of files) {
+    const path = join(directory, name)
+    await writeSecretFile(path, new TextEncoder().encode(content), options)
+    if (secret !== true) await chmod(path, 0o644)
+    paths.push(path)
+  }
+  return paths
+}
