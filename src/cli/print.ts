@@ -44,10 +44,9 @@ export function table(
   )
   const line = (cells: readonly string[]): string =>
     cells
-      .map((cell, column) =>
-        column === cells.length - 1 ? cell : cell.padEnd(widths[column] ?? 0),
-      )
+      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
       .join('  ')
+      .trimEnd()
   return [line(headings.map((heading) => heading.toUpperCase())), ...rows.map(line)]
 }
 

@@ -168,7 +168,7 @@ const remove: Command = {
       value: 'MODE',
       choices: modeNames,
       summary:
-        'when entries federate with it: restrict (refuse, default), delete (them too), dissociate (unlink them)',
+        'what if entries federate with it: restrict (refuse, default), delete (them too), dissociate',
     },
     ...serverOptions,
   ],
