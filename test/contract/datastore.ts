@@ -320,6 +320,23 @@ export function datastoreContract(
       assert.equal((await store.node(agentId('a')))?.newSerialNumber, '3')
     })
 
+    check('writeNode() of two at once makes one record, which the second sees', async (store) => {
+      const seen: (string | undefined)[] = []
+      const admit = (serial: string): Promise<AttestedNodeRecord> =>
+        store.writeNode(agentId('a'), (present) => {
+          seen.push(present?.serialNumber)
+          return newNode('a', { serialNumber: serial })
+        })
+      await Promise.all([admit('2'), admit('3')])
+      assert.deepEqual(seen, [undefined, '2'])
+      assert.deepEqual(await store.node(agentId('a')), newNode('a', { serialNumber: '3' }))
+      const refused = store.writeNode(agentId('b'), () => {
+        throw new RangeError('no')
+      })
+      await assert.rejects(refused, RangeError)
+      assert.equal(await store.node(agentId('b')), undefined)
+    })
+
     check('updateNode() and deleteNode() do not find what is not there', async (store) => {
       const missing = { code: 'not-found' }
       await assert.rejects(
@@ -481,6 +498,18 @@ export function datastoreContract(
         )
       },
     )
+
+    check('writeInventory() sees what a write before it has made', async (store) => {
+      const seen: (string | undefined)[] = []
+      const write = (nodeName: string) =>
+        store.writeInventory('aa', (present) => {
+          seen.push(present?.nodeName)
+          return newInventoryRecord('aa', { nodeName })
+        })
+      await Promise.all([write('one'), write('two')])
+      assert.deepEqual(seen, [undefined, 'one'])
+      assert.equal((await store.inventoryRecord('aa'))?.nodeName, 'two')
+    })
 
     check('putJournal() replaces the journal of one server', async (store) => {
       assert.equal(await store.journal('s1'), undefined)

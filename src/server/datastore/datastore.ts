@@ -171,6 +171,16 @@ export interface Datastore extends AsyncDisposable {
     agentId: SpiffeId,
     change: (node: AttestedNodeRecord) => AttestedNodeRecord,
   ): Promise<AttestedNodeRecord>
+  /**
+   * {@link updateNode} for a node that may have no record yet (undefined). Who decides by what is there needs it: a
+   * record that was read before may have been banned since.
+   *
+   * @throws what `change` throws.
+   */
+  writeNode(
+    agentId: SpiffeId,
+    change: (node: AttestedNodeRecord | undefined) => AttestedNodeRecord,
+  ): Promise<AttestedNodeRecord>
   /** @throws AssayError `not-found`. */
   deleteNode(agentId: SpiffeId): Promise<AttestedNodeRecord>
   node(agentId: SpiffeId): Promise<AttestedNodeRecord | undefined>
@@ -207,6 +217,11 @@ export interface Datastore extends AsyncDisposable {
   updateInventory(
     endorsementKeyHash: string,
     change: (record: InventoryRecord) => InventoryRecord,
+  ): Promise<InventoryRecord>
+  /** {@link updateInventory} for a TPM that may have no record yet (undefined). @throws what `change` throws. */
+  writeInventory(
+    endorsementKeyHash: string,
+    change: (record: InventoryRecord | undefined) => InventoryRecord,
   ): Promise<InventoryRecord>
   listInventory(state: EnrolmentState | undefined, page: Page): Promise<Listed<InventoryRecord>>
 

@@ -2,11 +2,22 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { FakeClock } from '#base/fake-clock.ts'
 import { memoryDatastore } from '../../../test/support/memory-datastore.ts'
-import type { TpmClock } from '../datastore/datastore.ts'
+import type { InventoryRecord, TpmClock } from '../datastore/datastore.ts'
 import { DatastoreTpmInventory, maxPending } from './tpm-inventory.ts'
 
 const hashOf = (n: number): string => n.toString(16).padStart(64, '0')
 const tpmClock: TpmClock = { resetCount: 1, restartCount: 0, clock: 5n, firmwareVersion: 7n }
+
+const said: InventoryRecord = {
+  endorsementKeyHash: hashOf(0),
+  state: 'allowed',
+  nodeName: 'node-1',
+  lastAddress: '',
+  firstSeenSeconds: 1,
+  lastSeenSeconds: 0,
+  description: '',
+  clock: undefined,
+}
 
 function inventory() {
   const datastore = memoryDatastore()
@@ -29,6 +40,23 @@ test('DatastoreTpmInventory.knock() does not change what an operator has said', 
   await datastore.updateInventory(hashOf(1), (record) => ({ ...record, state: 'denied' }))
   await tpms.knock(hashOf(1), 'b', 'd')
   assert.equal((await tpms.record(hashOf(1)))?.state, 'denied')
+})
+
+test('DatastoreTpmInventory never overwrites what an operator says at the same moment', async () => {
+  const { datastore, inventory: tpms } = inventory()
+  const say = (hash: string, state: 'allowed' | 'banned') =>
+    datastore.writeInventory(hash, () => ({ ...said, endorsementKeyHash: hash, state }))
+  await Promise.all([tpms.knock(hashOf(1), 'a', 'd'), say(hashOf(1), 'allowed')])
+  assert.equal((await tpms.record(hashOf(1)))?.state, 'allowed')
+  const states: unknown[] = []
+  const banning = say(hashOf(2), 'banned')
+  const joining = tpms.recordClock(hashOf(2), 'a', (present) => {
+    states.push(present?.state)
+    return tpmClock
+  })
+  await Promise.all([banning, joining])
+  assert.deepEqual(states, ['banned'])
+  assert.equal((await tpms.record(hashOf(2)))?.state, 'banned')
 })
 
 test('DatastoreTpmInventory.knock() refuses more than a bounded number', async () => {

@@ -1,6 +1,11 @@
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
-import type { Datastore, InventoryRecord, TpmClock } from '../datastore/datastore.ts'
+import type {
+  Datastore,
+  EnrolmentState,
+  InventoryRecord,
+  TpmClock,
+} from '../datastore/datastore.ts'
 
 /** Most TPMs that wait for an operator: whoever makes up endorsement keys cannot fill the datastore. */
 export const maxPending = 1000
@@ -22,34 +27,13 @@ export class DatastoreTpmInventory {
   /** @throws AssayError `resource-exhausted` when {@link maxPending} are waiting already. */
   async knock(endorsementKeyHash: string, address: string, description: string): Promise<void> {
     const seen = { lastAddress: address, lastSeenSeconds: this.#nowSeconds(), description }
-    if ((await this.#datastore.inventoryRecord(endorsementKeyHash)) !== undefined) {
-      await this.#datastore.updateInventory(endorsementKeyHash, (record) => ({
-        ...record,
-        ...seen,
-      }))
-      return
+    if ((await this.#datastore.inventoryRecord(endorsementKeyHash)) === undefined) {
+      await this.#requireRoom(endorsementKeyHash)
     }
-    const { items } = await this.#datastore.listInventory('pending', {
-      pageSize: maxPending,
-      pageToken: '',
-    })
-    if (items.length >= maxPending) {
-      throw new AssayError(
-        'resource-exhausted',
-        `cannot note TPM ${endorsementKeyHash}: ${maxPending} are pending already; allow or deny some`,
-        { reason: 'inventory-full' },
-      )
-    }
-    await this.#datastore.putInventory([
-      {
-        ...seen,
-        endorsementKeyHash,
-        state: 'pending',
-        nodeName: '',
-        firstSeenSeconds: seen.lastSeenSeconds,
-        clock: undefined,
-      },
-    ])
+    await this.#datastore.writeInventory(endorsementKeyHash, (present) => ({
+      ...(present ?? newRecord(endorsementKeyHash, 'pending', seen.lastSeenSeconds)),
+      ...seen,
+    }))
   }
 
   async recordClock(
@@ -58,28 +42,42 @@ export class DatastoreTpmInventory {
     advance: (present: InventoryRecord | undefined) => TpmClock,
   ): Promise<void> {
     const seen = { lastAddress: address, lastSeenSeconds: this.#nowSeconds() }
-    if ((await this.#datastore.inventoryRecord(endorsementKeyHash)) !== undefined) {
-      await this.#datastore.updateInventory(endorsementKeyHash, (record) => ({
-        ...record,
-        ...seen,
-        clock: advance(record),
-      }))
-      return
-    }
-    await this.#datastore.putInventory([
-      {
-        ...seen,
-        endorsementKeyHash,
-        state: 'allowed',
-        nodeName: '',
-        description: '',
-        firstSeenSeconds: seen.lastSeenSeconds,
-        clock: advance(undefined),
-      },
-    ])
+    await this.#datastore.writeInventory(endorsementKeyHash, (present) => ({
+      ...(present ?? newRecord(endorsementKeyHash, 'allowed', seen.lastSeenSeconds)),
+      ...seen,
+      clock: advance(present),
+    }))
+  }
+
+  async #requireRoom(endorsementKeyHash: string): Promise<void> {
+    const { items } = await this.#datastore.listInventory('pending', {
+      pageSize: maxPending,
+      pageToken: '',
+    })
+    if (items.length < maxPending) return
+    throw new AssayError(
+      'resource-exhausted',
+      `cannot note TPM ${endorsementKeyHash}: ${maxPending} are pending already; allow or deny some`,
+      { reason: 'inventory-full' },
+    )
   }
 
   #nowSeconds(): number {
     return Math.floor(this.#clock.now().epochMilliseconds / 1000)
   }
 }
+
+const newRecord = (
+  endorsementKeyHash: string,
+  state: EnrolmentState,
+  firstSeenSeconds: number,
+): InventoryRecord => ({
+  endorsementKeyHash,
+  state,
+  nodeName: '',
+  lastAddress: '',
+  firstSeenSeconds,
+  lastSeenSeconds: 0,
+  description: '',
+  clock: undefined,
+})

@@ -139,6 +139,13 @@ class Sqlite implements SqliteDatastore {
     return this.#writer.write((record) => this.#nodes.update(agentId, change, record))
   }
 
+  writeNode(
+    agentId: SpiffeId,
+    change: (node: AttestedNodeRecord | undefined) => AttestedNodeRecord,
+  ): Promise<AttestedNodeRecord> {
+    return this.#writer.write((record) => this.#nodes.write(agentId, change, record))
+  }
+
   deleteNode(agentId: SpiffeId): Promise<AttestedNodeRecord> {
     return this.#writer.write((record) => this.#nodes.delete(agentId, record))
   }
@@ -225,6 +232,15 @@ class Sqlite implements SqliteDatastore {
   ): Promise<InventoryRecord> {
     return this.#writer.write((changes) =>
       this.#inventory.update(endorsementKeyHash, change, changes),
+    )
+  }
+
+  writeInventory(
+    endorsementKeyHash: string,
+    change: (record: InventoryRecord | undefined) => InventoryRecord,
+  ): Promise<InventoryRecord> {
+    return this.#writer.write((changes) =>
+      this.#inventory.write(endorsementKeyHash, change, changes),
     )
   }
 

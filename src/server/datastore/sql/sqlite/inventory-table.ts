@@ -75,14 +75,25 @@ export class InventoryTable {
     change: (record: InventoryRecord) => InventoryRecord,
     changes: Record,
   ): InventoryRecord {
-    const before = this.get(endorsementKeyHash)
-    if (before === undefined) {
-      throw new AssayError(
-        'not-found',
-        `cannot update inventory record ${endorsementKeyHash}: not found`,
-      )
-    }
-    const after = { ...change(before), endorsementKeyHash }
+    return this.write(
+      endorsementKeyHash,
+      (present) => {
+        if (present !== undefined) return change(present)
+        throw new AssayError(
+          'not-found',
+          `cannot update inventory record ${endorsementKeyHash}: not found`,
+        )
+      },
+      changes,
+    )
+  }
+
+  write(
+    endorsementKeyHash: string,
+    change: (record: InventoryRecord | undefined) => InventoryRecord,
+    changes: Record,
+  ): InventoryRecord {
+    const after = { ...change(this.get(endorsementKeyHash)), endorsementKeyHash }
     this.put(after, changes)
     return after
   }

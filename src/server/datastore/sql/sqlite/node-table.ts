@@ -92,6 +92,16 @@ export class NodeTable {
     return after
   }
 
+  write(
+    agentId: SpiffeId,
+    change: (node: AttestedNodeRecord | undefined) => AttestedNodeRecord,
+    record: Record,
+  ): AttestedNodeRecord {
+    const node = { ...change(this.get(agentId)), agentId }
+    this.put(node, record)
+    return node
+  }
+
   delete(agentId: SpiffeId, record: Record): AttestedNodeRecord {
     const row = this.#row(agentId)
     if (row === undefined) {
