@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 
 /** Clock ticks a second: what USER_HZ is on every Linux that Node runs on. */
@@ -9,6 +10,8 @@ interface Stat {
   /** Of the process and of children it has waited for. */
   readonly cpuSeconds: number
   readonly residentBytes: number
+  /** Since the machine booted. */
+  readonly startSeconds: number
 }
 
 function stat(pid: number): Stat | undefined {
@@ -21,6 +24,7 @@ function stat(pid: number): Stat | undefined {
       parent: number(4),
       cpuSeconds: ticks / ticksPerSecond,
       residentBytes: number(24) * pageBytes,
+      startSeconds: number(22) / ticksPerSecond,
     }
   } catch {
     return undefined
@@ -30,6 +34,9 @@ function stat(pid: number): Stat | undefined {
 /** What a process and all below it use. */
 export interface Usage {
   readonly cpuSeconds: number
+  /** Of those below it. */
+  readonly childrenCpuSeconds: number
+  /** Of them all. */
   readonly residentBytes: number
 }
 
@@ -40,14 +47,33 @@ export function usage(pid: number): Usage {
     const one = /^\d+$/.test(name) ? stat(Number(name)) : undefined
     if (one !== undefined) all.set(Number(name), one)
   }
-  let cpuSeconds = 0
+  let childrenCpuSeconds = 0
   let residentBytes = 0
   for (const [candidate, one] of all) {
     let at = candidate
     while (at !== pid && at > 1) at = all.get(at)?.parent ?? 0
     if (at !== pid) continue
-    cpuSeconds += one.cpuSeconds
+    if (candidate !== pid) childrenCpuSeconds += one.cpuSeconds
     residentBytes += one.residentBytes
   }
-  return { cpuSeconds, residentBytes }
+  return { cpuSeconds: all.get(pid)?.cpuSeconds ?? 0, childrenCpuSeconds, residentBytes }
+}
+
+export const residentMegabytes = (pid: number): number => usage(pid).residentBytes / 2 ** 20
+
+/** How long a process has run, in milliseconds, to a hundredth of a second. */
+export function ageMs(pid: number): number {
+  const [uptime = ''] = readFileSync('/proc/uptime', 'utf8').split(' ')
+  return (Number(uptime) - (stat(pid)?.startSeconds ?? 0)) * 1000
+}
+
+/** Binds a process, as it is now, to one core. */
+export function bindToCore(pid: number, core: number): void {
+  try {
+    execFileSync('taskset', ['--all-tasks', '--pid', '--cpu-list', String(core), String(pid)], {
+      stdio: 'ignore',
+    })
+  } catch {
+    // One core, or no taskset: the figures are noisier, not wrong.
+  }
 }
