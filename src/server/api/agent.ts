@@ -16,8 +16,9 @@ import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import { selector, selectorSet } from '#spiffe/selector.ts'
 import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
-import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
+import type { Datastore } from '../datastore/datastore.ts'
 import { checkEntry } from '../entry/entry-fields.ts'
+import { asBanned, isBanned } from '../node/banned.ts'
 import { agentMessage, parseNodeFilter, x509SvidMessage } from './agent-messages.ts'
 import { type AttestAgentDependencies, attestAgent, readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
@@ -72,7 +73,7 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       })
       await datastore.updateNode(id, (present) => {
         // A ban that came in the meantime stays a ban.
-        if (present.serialNumber === '') throw banned()
+        if (isBanned(present)) throw banned()
         return {
           ...present,
           newSerialNumber: svid.serialNumber,
@@ -182,14 +183,6 @@ export async function recordAgentVersion(
   if (node.agentVersion === agentVersion) return
   await datastore.updateNode(id, (present) => ({ ...present, agentVersion }))
 }
-
-/** A node without a serial that could be in use. */
-export const asBanned = (node: AttestedNodeRecord): AttestedNodeRecord => ({
-  ...node,
-  serialNumber: '',
-  newSerialNumber: '',
-  newExpiresAtSeconds: 0,
-})
 
 const aliasSelector = (id: SpiffeId) => selector('spiffe_id', id)
 

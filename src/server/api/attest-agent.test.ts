@@ -15,6 +15,7 @@ import type {
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { memoryDatastore } from '../../../test/support/memory-datastore.ts'
+import { asBanned } from '../node/banned.ts'
 import type { AttestationExchange, AttestedNode } from '../plugin/node-attestor/node-attestor.ts'
 import { attestAgent } from './attest-agent.ts'
 import { notesOf } from './call-notes.ts'
@@ -186,11 +187,37 @@ test('attestAgent() gives a node that is banned meanwhile no SVID', async () => 
   const { run, datastore } = attestation(async () => proved)
   await Array.fromAsync(run(sending(first)))
   const again = run(sending(first))
-  const update = datastore.updateNode.bind(datastore)
-  datastore.updateNode = async (id, change) => {
-    await update(id, (node) => ({ ...node, serialNumber: '' }))
-    return update(id, change)
+  const write = datastore.writeNode.bind(datastore)
+  datastore.writeNode = async (id, change) => {
+    await datastore.updateNode(id, asBanned)
+    return write(id, change)
   }
   await assert.rejects(Array.fromAsync(again), { reason: 'agent-banned' })
   assert.equal((await datastore.node(agentId))?.serialNumber, '')
+})
+
+test('attestAgent() does not lift a ban when the node attested for the first time twice at once', async () => {
+  const { run, datastore } = attestation(async () => proved)
+  const write = datastore.writeNode.bind(datastore)
+  datastore.writeNode = async (id, change) => {
+    datastore.writeNode = write
+    await Array.fromAsync(run(sending(first)))
+    await datastore.updateNode(id, asBanned)
+    return write(id, change)
+  }
+  await assert.rejects(Array.fromAsync(run(sending(first))), { reason: 'agent-banned' })
+  assert.equal((await datastore.node(agentId))?.serialNumber, '')
+})
+
+test('attestAgent() bans a node whose attestor takes back what it proved', async () => {
+  const { run, datastore, attested } = attestation(async () => ({
+    ...proved,
+    confirm: async () => {
+      assert.equal((await datastore.node(agentId))?.serialNumber, '42', 'it is asked afterwards')
+      throw new AssayError('permission-denied', 'banned since', { reason: 'quiz-banned' })
+    },
+  }))
+  await assert.rejects(Array.fromAsync(run(sending(first))), { reason: 'quiz-banned' })
+  assert.equal((await datastore.node(agentId))?.serialNumber, '')
+  assert.deepEqual(attested, [])
 })

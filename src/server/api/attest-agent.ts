@@ -13,6 +13,7 @@ import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { CertificateAuthority } from '../ca/certificate-authority.ts'
 import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
+import { asBanned, isBanned } from '../node/banned.ts'
 import type { AttestedNode, NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import { x509SvidMessage } from './agent-messages.ts'
 import { notesOf } from './call-notes.ts'
@@ -24,7 +25,7 @@ export interface AttestAgentDependencies {
   /** By {@link NodeAttestor.type}. */
   readonly attestors: ReadonlyMap<string, NodeAttestor>
   readonly authority: Pick<CertificateAuthority, 'issueX509Svid'>
-  readonly datastore: Pick<Datastore, 'node' | 'putNode' | 'updateNode'>
+  readonly datastore: Pick<Datastore, 'node' | 'writeNode' | 'updateNode'>
   readonly clock: Clock
   readonly log: Log
   /** Told of every attestation: a node that attests while it is connected from elsewhere is worth an alarm. */
@@ -213,7 +214,7 @@ async function admit(
     publicKey: csr.publicKey,
     ttlSeconds: 0,
   })
-  const node: AttestedNodeRecord = {
+  const made: AttestedNodeRecord = {
     agentId,
     attestationType: attestor.type,
     serialNumber: svid.serialNumber,
@@ -225,20 +226,34 @@ async function admit(
     agentVersion: known?.agentVersion ?? '',
     attestedAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
   }
-  if (known === undefined) await datastore.putNode(node)
-  else {
-    await datastore.updateNode(agentId, (present) => {
-      // An operator may have banned it since.
-      refuseBanned(present)
-      return node
-    })
-  }
+  const node = await datastore.writeNode(agentId, (present) => {
+    // An operator may have banned it since.
+    if (present !== undefined) refuseBanned(present)
+    return made
+  })
+  await confirm(dependencies, proved)
   dependencies.log.info({ spiffeId: agentId, type: attestor.type }, 'agent attested')
   return { svid: x509SvidMessage(svid), node }
 }
 
+/**
+ * Asks the attestor once more, now that there is a record that a ban would find: of a ban and an attestation at the
+ * same moment, one sees the other.
+ */
+async function confirm(
+  { datastore }: AttestAgentDependencies,
+  { agentId, confirm: confirmed }: AttestedNode,
+): Promise<void> {
+  try {
+    await confirmed?.()
+  } catch (error) {
+    await datastore.updateNode(agentId, asBanned)
+    throw error
+  }
+}
+
 function refuseBanned(node: AttestedNodeRecord): void {
-  if (node.serialNumber !== '') return
+  if (!isBanned(node)) return
   throw new AssayError('permission-denied', 'failed to attest: agent is banned', {
     reason: 'agent-banned',
   })

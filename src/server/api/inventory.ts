@@ -11,7 +11,7 @@ import {
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Datastore, EnrolmentState, InventoryRecord } from '../datastore/datastore.ts'
-import { asBanned } from './agent.ts'
+import { asBanned, isBanned } from '../node/banned.ts'
 import { notesOf } from './call-notes.ts'
 import { malformed, parsePage } from './messages.ts'
 
@@ -120,8 +120,8 @@ export function newInventoryService({
     const node = await datastore.node(agentId)
     if (node === undefined) return
     if (state === 'allowed') {
-      if (node.serialNumber === '') await datastore.deleteNode(agentId)
-    } else if (node.serialNumber !== '') {
+      if (isBanned(node)) await datastore.deleteNode(agentId)
+    } else if (!isBanned(node)) {
       await datastore.updateNode(agentId, asBanned)
     }
   }

@@ -2,14 +2,10 @@ import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
 import { follow } from '../datastore/follow.ts'
 import { pagesOf } from '../datastore/pages.ts'
+import { isBanned } from './banned.ts'
 
 /** Told of a node's new record; undefined: it is gone. */
 export type NodeListener = (node: AttestedNodeRecord | undefined) => void
-
-/** The node may not be served, and may not attest again until it is deleted. */
-export function isBanned(node: AttestedNodeRecord): boolean {
-  return node.serialNumber === ''
-}
 
 /** Every attested node, in memory, as the datastore's change feed has it: reading one costs no query. */
 export class NodeCache implements Disposable {

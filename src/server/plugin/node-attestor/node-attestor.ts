@@ -29,6 +29,11 @@ export interface AttestedNode {
   readonly selectors: readonly Selector[]
   /** Whether the node can prove itself again at any time. If not, it lives by renewing its SVID. */
   readonly canReattest: boolean
+  /**
+   * Throws an `AssayError` when the node may no longer be admitted. It is asked once the node is recorded, and its
+   * no bans the node: what an operator said while the attestation went on must not be lost.
+   */
+  confirm?(): Promise<void>
 }
 
 /**

@@ -4,8 +4,13 @@ import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import { SystemRandom } from '#base/random.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import { identityOf } from '#tpm/verify/endorsement-key.ts'
 import { maker } from '../../../../test/support/endorsement-maker.ts'
-import { forgePayload } from '../../../../test/support/forged-tpm.ts'
+import {
+  forgeAnswer,
+  forgedEndorsementKey,
+  forgePayload,
+} from '../../../../test/support/forged-tpm.ts'
 import { MemoryTpmInventory, serverExchange } from '../../../../test/support/tpm-exchange.ts'
 import { createTpmNodeAttestor, type TpmNodeAttestorOptions } from './tpm.ts'
 
@@ -57,4 +62,15 @@ test('an attestation ends after 60 seconds when the agent never answers', async 
     reason: 'attestation-expired',
     code: 'permission-denied',
   })
+})
+
+test('an attested node is confirmed until an operator bans its TPM', async () => {
+  const inventory = new MemoryTpmInventory()
+  const exchange = serverExchange(forgePayload({}), async (asked) => forgeAnswer({}, asked))
+  const at = new FakeClock(Temporal.Instant.from('2026-06-01T00:00:00Z'))
+  const attestor = createTpmNodeAttestor({ ...options, clock: at, inventory })
+  const node = await attestor.attest(exchange)
+  await node.confirm?.()
+  inventory.set(identityOf(forgedEndorsementKey.area).hash, { state: 'banned' })
+  await assert.rejects(async () => node.confirm?.(), { reason: 'endorsement-key-banned' })
 })

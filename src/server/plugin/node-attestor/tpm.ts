@@ -136,6 +136,8 @@ async function attest(attestor: Attestor, exchange: AttestationExchange): Promis
     agentId: spiffeId(trustDomain, `/spire/agent/${tpmAttestationType}/${endorsementKey.hash}`),
     selectors: tpmSelectors({ hash: endorsementKey.hash, nodeName, certificate, quote, selection }),
     canReattest: true,
+    confirm: async () =>
+      verifyStanding(endorsementKey.hash, await inventory.record(endorsementKey.hash)),
   }
 }
 
