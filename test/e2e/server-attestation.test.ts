@@ -46,6 +46,19 @@ test('AttestAgent takes a join token once', async () => {
   })
 })
 
+test('of a hundred nodes that show one join token at once, one is admitted', async () => {
+  const { value } = await admin.createJoinToken({ ttl: 60 })
+  const attempts = await Promise.allSettled(
+    Array.from({ length: 100 }, () => live.attestWith(value)),
+  )
+  const refused = attempts.filter((attempt) => attempt.status === 'rejected')
+  assert.deepEqual(
+    new Set(refused.map(({ reason }) => reason.reason)),
+    new Set(['join-token-unknown']),
+  )
+  assert.equal(refused.length, 99)
+})
+
 for (const [what, message, expected] of [
   ['no params', undefined, /missing params/],
   ['no data', { params }, /missing attestation data/],
