@@ -36,9 +36,8 @@ async function withoutCommand(words: readonly string[]): Promise<number> {
   const known = await commandsOf(noun)
   if (known.length === 0) {
     const meant = nearest(noun, nouns)
-    note(
-      `assay: no command '${noun}'; ${meant === undefined ? `there are ${nouns.join(', ')}` : `did you mean '${meant}'?`}`,
-    )
+    const remedy = meant === undefined ? "'assay --help' lists them" : `did you mean '${meant}'?`
+    note(`assay: no command '${noun}'; ${remedy}`)
     return 2
   }
   if (isHelp(verb)) {

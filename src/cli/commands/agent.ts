@@ -146,7 +146,7 @@ const ban: Command = {
   options: [spiffeIdOption, ...serverOptions],
   details: `
 Its connections are cut, its agent drops what it holds, and it cannot attest again. 'assay agent evict' lifts
-the ban. To refuse the hardware itself, whatever identity it asks for: 'assay inventory deny'.`,
+the ban. To refuse the hardware itself, whatever identity it asks for: 'assay inventory ban'.`,
   async run(context) {
     using connection = await connectServer(context)
     const id = required(context, 'spiffe-id')
