@@ -8,8 +8,21 @@ export interface Random {
 
 /** The operating system's generator through OpenSSL. Built once, in a `main.ts`. */
 export class SystemRandom implements Random {
+  readonly #pool = new Uint8Array(4096)
+  #used = this.#pool.length
+
   bytes(length: number): Uint8Array {
-    return randomFillSync(new Uint8Array(length))
+    // The way to the generator costs more than the bytes, so small wants are served from a larger draw.
+    if (length > this.#pool.length / 16) return randomFillSync(new Uint8Array(length))
+    if (this.#used + length > this.#pool.length) {
+      randomFillSync(this.#pool)
+      this.#used = 0
+    }
+    const bytes = this.#pool.slice(this.#used, this.#used + length)
+    // What has been given out must not be found here later.
+    this.#pool.fill(0, this.#used, this.#used + length)
+    this.#used += length
+    return bytes
   }
 }
 
@@ -24,5 +37,6 @@ export function randomUuid(random: Random): string {
   const bytes = random.bytes(16)
   bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40
   bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80
-  return bytes.toHex().replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+  const hex = bytes.toHex()
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
 }
