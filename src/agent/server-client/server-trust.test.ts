@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { Bundle } from '#spiffe/bundle.ts'
+import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import { newAuthority, newSvid, nowSeconds } from '../../../test/support/certificates.ts'
+import { type ServerTrust, verifyServer } from './server-trust.ts'
+
+const trustDomain = parseTrustDomain('example.org')
+const authority = newAuthority('example.org')
+const bundle: Bundle = {
+  trustDomain,
+  x509Authorities: [{ certificate: authority.certificate, tainted: false }],
+  jwtAuthorities: [],
+  refreshHintSeconds: 0,
+  sequenceNumber: 1n,
+}
+const trusted: ServerTrust = { kind: 'bundle', bundle }
+const against = (trust: ServerTrust) => ({ trust, trustDomain, nowSeconds })
+const server = newSvid(authority, 'spiffe://example.org/spire/server').certificate
+
+test('verifyServer() accepts the server of the trust domain', () => {
+  verifyServer([server], against(trusted))
+})
+
+test('verifyServer() refuses a workload, an agent, and the server of another authority', () => {
+  for (const id of ['spiffe://example.org/web', 'spiffe://example.org/spire/agent/tpm/1']) {
+    const { certificate } = newSvid(authority, id)
+    assert.throws(() => verifyServer([certificate], against(trusted)), { reason: 'not-a-server' })
+  }
+  const stranger = newSvid(newAuthority('example.org'), 'spiffe://example.org/spire/server')
+  assert.throws(() => verifyServer([stranger.certificate], against(trusted)), {
+    reason: 'unknown-authority',
+  })
+})
+
+test('verifyServer() refuses a server that shows nothing', () => {
+  assert.throws(() => verifyServer([], against(trusted)), { code: 'unauthenticated' })
+  assert.throws(() => verifyServer([], against({ kind: 'insecure' })), { code: 'unauthenticated' })
+})
+
+test('verifyServer() checks the ID even where nothing else can be checked', () => {
+  const stranger = newSvid(newAuthority('example.org'), 'spiffe://example.org/spire/server')
+  verifyServer([stranger.certificate], against({ kind: 'insecure' }))
+  const workload = newSvid(newAuthority('example.org'), 'spiffe://example.org/web')
+  assert.throws(() => verifyServer([workload.certificate], against({ kind: 'insecure' })), {
+    reason: 'not-a-server',
+  })
+})
