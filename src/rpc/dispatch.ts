@@ -135,15 +135,18 @@ async function answerOne(answer: Answer<UnaryCall>, respond: Respond): Promise<v
   const { method, handle, options, call } = answer
   const context = contextOf(answer)
   if (context === undefined) return respond(connectionClosed, null)
-  call.on('cancelled', () => callerGone(context))
+  call.on('cancelled', () => context.abort(callerGone))
   try {
     const request = wellFormed(call.request)
     let response: unknown
     await intercept(options.interceptors, { context, request }, async () => {
       response = await handle(request, context)
     })
-    respond(null, encoded(method, response))
+    const bytes = encoded(method, response)
+    context.answered()
+    respond(null, bytes)
   } catch (error) {
+    context.answered()
     respond(failure(error, context, options.log), null)
   }
 }
@@ -157,7 +160,7 @@ async function answerMany(answer: Answer<StreamCall>): Promise<void> {
     call.emit('error', connectionClosed)
     return
   }
-  call.on('cancelled', () => callerGone(context))
+  call.on('cancelled', () => context.abort(callerGone))
   options.streams.add(context)
   try {
     const request = method.requestStream ? undefined : wellFormed((call as OneRequest).request)
@@ -168,8 +171,12 @@ async function answerMany(answer: Answer<StreamCall>): Promise<void> {
         await written(call, encoded(method, response), context.signal)
       }
     })
+    context.answered()
     call.end()
   } catch (error) {
+    context.answered()
+    // The stream is gone, and nobody is left who could be told.
+    if (error === callerGone) return
     call.emit('error', failure(error, context, options.log))
   } finally {
     options.streams.delete(context)
@@ -193,9 +200,12 @@ function contextOf({
   return new ServerCall({ peer, method: method.path, headers: call.metadata, random })
 }
 
-function callerGone(context: ServerCall): void {
-  context.abort('the caller cancelled the call, went away, or let its deadline pass', 'cancelled')
-}
+/** One for all: most streams end so, and an error of its own costs more than all else about it. */
+const callerGone = new AssayError(
+  'unavailable',
+  'the caller cancelled the call, went away, or let its deadline pass',
+  { reason: 'cancelled' },
+)
 
 /** Runs `handler` with the interceptors around it, the first one outermost. */
 function intercept(

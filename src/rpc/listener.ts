@@ -7,6 +7,7 @@ import {
   type ServerOptions,
 } from '@grpc/grpc-js'
 import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Peer } from './call.ts'
 import type { ServerCall } from './server-call.ts'
@@ -139,7 +140,10 @@ export class Listener {
     const server = this.#server
     const closed = server?.listening ? once(server, 'close') : undefined
     server?.close()
-    for (const call of this.streams) call.abort('the server is stopping', 'server-stopping')
+    const stopping = new AssayError('unavailable', 'the server is stopping', {
+      reason: 'server-stopping',
+    })
+    for (const call of this.streams) call.abort(stopping)
     // Connections end when their last call has. What grpc-js says about that is not waited for: it is told of
     // the connections that were open, and calls back before they are closed.
     const { promise: drained, resolve } = Promise.withResolvers<void>()

@@ -1,5 +1,5 @@
 import type { Metadata } from '@grpc/grpc-js'
-import { AssayError } from '#base/errors.ts'
+import type { AssayError } from '#base/errors.ts'
 import { type Random, randomUuid } from '#base/random.ts'
 import type { CallContext, Peer } from './call.ts'
 
@@ -20,6 +20,7 @@ export class ServerCall implements CallContext {
   #abort: AbortController | undefined
   #abortReason: AssayError | undefined
   #requestId: string | undefined
+  #isAnswered = false
 
   constructor(options: ServerCallOptions) {
     this.peer = options.peer
@@ -49,10 +50,15 @@ export class ServerCall implements CallContext {
     return this.#headers.get(name).filter((value) => typeof value === 'string')
   }
 
-  /** Aborts the signal, once. */
-  abort(why: string, reason: string): void {
-    if (this.#abortReason !== undefined) return
-    this.#abortReason = new AssayError('unavailable', why, { reason })
-    this.#abort?.abort(this.#abortReason)
+  /** Aborts the signal, once, unless the call has its answer. */
+  abort(reason: AssayError): void {
+    if (this.#isAnswered || this.#abortReason !== undefined) return
+    this.#abortReason = reason
+    this.#abort?.abort(reason)
+  }
+
+  /** The answer is on its way: nothing that happens from now on concerns the handler. */
+  answered(): void {
+    this.#isAnswered = true
   }
 }

@@ -202,6 +202,33 @@ describe('RpcServer on a Unix socket', () => {
     assert.equal((context.signal.reason as AssayError).reason, 'cancelled')
   })
 
+  it('leaves the signal of a call that has its answer alone', async () => {
+    const contexts: CallContext[] = []
+    await using served = await serve({
+      health: {
+        async check(_request, context) {
+          contexts.push(context)
+          return serving
+        },
+        async *watch(_request, context) {
+          contexts.push(context)
+          yield serving
+        },
+      },
+    })
+    {
+      using connection = served.connection
+      const health = connection.client(HealthDefinition)
+      await health.check({})
+      await Array.fromAsync(health.watch({}))
+    }
+    await until(() => served.server.connections === 0)
+    assert.deepEqual(
+      contexts.map(({ signal }) => signal.aborted),
+      [false, false],
+    )
+  })
+
   it('tells a handler that its deadline has passed, and the caller too', async () => {
     const { promise, resolve } = Promise.withResolvers<CallContext>()
     await using served = await serve({
