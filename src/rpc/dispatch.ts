@@ -42,15 +42,6 @@ type OneRequest = ServerWritableStream<unknown, unknown>
 type ManyRequests = ServerDuplexStream<unknown, unknown>
 type StreamCall = OneRequest | ManyRequests
 
-/** Stands for a message that could not be decoded, until there is a call to refuse for it. */
-class Malformed {
-  readonly cause: unknown
-
-  constructor(cause: unknown) {
-    this.cause = cause
-  }
-}
-
 /** A service as grpc-js wants it: its methods, and for each a function that runs our handler. */
 export function dispatchService(
   service: ServiceDefinition,
@@ -79,7 +70,8 @@ function grpcMethod(
     path: method.path,
     requestStream: method.requestStream,
     responseStream: method.responseStream,
-    requestDeserialize: (bytes) => decoded(method.requestType, bytes),
+    // A message is decoded by the handler's side, once it is known that its sender may call.
+    requestDeserialize: (bytes) => bytes,
     // Responses are encoded before grpc-js sees them, so that one that cannot be is told like any other error.
     responseSerialize: (bytes) => bytes as never,
     requestSerialize: neverClient,
@@ -95,7 +87,30 @@ function decoded(type: MessageType<unknown>, bytes: Uint8Array): unknown {
   try {
     return type.decode(bytes)
   } catch (cause) {
-    return new Malformed(cause)
+    throw malformed(cause)
+  }
+}
+
+function malformed(cause: unknown): AssayError {
+  return new AssayError('invalid-argument', 'cannot decode the request: it is not well-formed', {
+    reason: 'malformed-request',
+    cause,
+  })
+}
+
+/** A call whose one message is decoded when it is first looked at. */
+function intercepted(
+  context: ServerCall,
+  type: MessageType<unknown>,
+  bytes: Uint8Array,
+): InterceptedCall {
+  let request: unknown
+  return {
+    context,
+    get request() {
+      request ??= decoded(type, bytes)
+      return request
+    },
   }
 }
 
@@ -137,10 +152,10 @@ async function answerOne(answer: Answer<UnaryCall>, respond: Respond): Promise<v
   if (context === undefined) return respond(connectionClosed, null)
   call.on('cancelled', () => context.abort(callerGone))
   try {
-    const request = wellFormed(call.request)
+    const received = intercepted(context, method.requestType, call.request as Uint8Array)
     let response: unknown
-    await intercept(options.interceptors, { context, request }, async () => {
-      response = await handle(request, context)
+    await intercept(options.interceptors, received, async () => {
+      response = await handle(received.request, context)
     })
     const bytes = encoded(method, response)
     context.answered()
@@ -163,9 +178,13 @@ async function answerMany(answer: Answer<StreamCall>): Promise<void> {
   call.on('cancelled', () => context.abort(callerGone))
   options.streams.add(context)
   try {
-    const request = method.requestStream ? undefined : wellFormed((call as OneRequest).request)
-    await intercept(options.interceptors, { context, request }, async () => {
-      const input = method.requestStream ? incoming(call as ManyRequests, context) : request
+    const received = method.requestStream
+      ? { context, request: undefined }
+      : intercepted(context, method.requestType, (call as OneRequest).request as Uint8Array)
+    await intercept(options.interceptors, received, async () => {
+      const input = method.requestStream
+        ? incoming(call as ManyRequests, method.requestType, context)
+        : received.request
       const responses = handle(input, context) as AsyncIterable<unknown>
       for await (const response of untilAborted(responses, context.signal)) {
         await written(call, encoded(method, response), context.signal)
@@ -219,20 +238,14 @@ function intercept(
   return interceptor(call, () => intercept(interceptors, call, handler, index + 1))
 }
 
-function wellFormed(request: unknown): unknown {
-  if (request instanceof Malformed) {
-    throw new AssayError('invalid-argument', 'cannot decode the request: it is not well-formed', {
-      reason: 'malformed-request',
-      cause: request.cause,
-    })
-  }
-  return request
-}
-
-async function* incoming(call: ManyRequests, context: ServerCall): AsyncGenerator<unknown> {
+async function* incoming(
+  call: ManyRequests,
+  type: MessageType<unknown>,
+  context: ServerCall,
+): AsyncGenerator<unknown> {
   try {
     // Leaving off reading must not close the half that is written.
-    for await (const request of call.iterator({ destroyOnReturn: false })) yield wellFormed(request)
+    for await (const bytes of call.iterator({ destroyOnReturn: false })) yield decoded(type, bytes)
   } catch (error) {
     context.signal.throwIfAborted()
     throw error

@@ -39,6 +39,21 @@ const holdOpen = `
   const s = require('node:net').connect(process.argv[1], () => process.stdout.write('connected'))
   process.stdin.resume().on('end', () => process.exit())`
 
+/** Health as a client has it that sends what is no message. */
+const malformedHealth = {
+  ...HealthDefinition,
+  methods: {
+    check: {
+      ...HealthDefinition.methods.check,
+      requestType: {
+        encode: () => ({ finish: () => Uint8Array.of(0x0a, 0xff) }),
+        decode: (bytes: Uint8Array) => bytes,
+        fromPartial: (message: object) => message,
+      },
+    },
+  },
+}
+
 describe('RpcServer on a Unix socket', () => {
   it('answers a unary call, a stream and a stream each way', async () => {
     await using served = await serve({
@@ -109,20 +124,19 @@ describe('RpcServer on a Unix socket', () => {
 
   it('answers INVALID_ARGUMENT to a message that cannot be decoded', async () => {
     await using served = await serve({ health: { check: async () => serving } })
-    const raw = {
-      encode: () => ({ finish: () => Uint8Array.of(0x0a, 0xff) }),
-      decode: (bytes: Uint8Array) => bytes,
-      fromPartial: (message: object) => message,
-    }
-    const { check } = HealthDefinition.methods
-    const broken = {
-      ...HealthDefinition,
-      methods: { check: { ...check, requestType: raw } },
-    }
-    await assert.rejects(served.connection.client(broken).check({}), {
+    await assert.rejects(served.connection.client(malformedHealth).check({}), {
       code: 'invalid-argument',
       reason: 'malformed-request',
     })
+  })
+
+  it('does not decode the message of a call that an interceptor refuses', async () => {
+    await using served = await serve({ health: { check: async () => serving } }, (server) => {
+      server.use(async () => {
+        throw new AssayError('permission-denied', 'no', { reason: 'refused' })
+      })
+    })
+    await assert.rejects(served.connection.client(malformedHealth).check({}), { reason: 'refused' })
   })
 
   it('tells who is at the other end, from connect to close', async () => {

@@ -65,7 +65,12 @@ export type Handlers<D extends ServiceDefinition> = {
 export interface InterceptedCall {
   /** The same object the handler gets: what an interceptor finds out can be kept for it in a WeakMap. */
   readonly context: CallContext
-  /** The decoded message; undefined for a method that takes a stream. */
+  /**
+   * The message; undefined for a method that takes a stream. It is decoded when it is first asked for, which is
+   * better done after the caller was found to be allowed to call: that costs more than it does to send.
+   *
+   * @throws AssayError `invalid-argument`, reason `malformed-request`.
+   */
   readonly request: unknown
 }
 
