@@ -160,11 +160,13 @@ function tooLate({ program }: Daemon, limitSeconds: number): AssayError {
 
 function unreachable({ program, option, variable }: Daemon, cause: AssayError): AssayError {
   if (cause.reason !== 'not-connected') return cause
-  const remedy = /EACCES|EPERM/.test(cause.message)
+  const forbidden = /EACCES|EPERM/.test(cause.message)
+  const remedy = forbidden
     ? `this user may not open it: use the user or a group that ${program} lets in`
     : `is ${program} running? --${option} or ${variable} says where its socket is`
-  return new AssayError('unavailable', `${cause.message}\n${remedy}`, {
-    reason: cause.reason,
-    cause,
-  })
+  return new AssayError(
+    forbidden ? 'permission-denied' : 'unavailable',
+    `${cause.message}\n${remedy}`,
+    { reason: cause.reason, cause },
+  )
 }

@@ -30,10 +30,11 @@ before(async () => {
 })
 after(() => installation[Symbol.asyncDispose]())
 
-function start(args: readonly string[]) {
+function start(args: readonly string[], { nobody = false } = {}) {
   called.add(`${args.slice(0, 2).join(' ')}${args.includes('--json') ? ' --json' : ''}`)
   called.add(`${args[0]}${args.includes('--json') ? ' --json' : ''}`)
-  const child = spawn(program, args, { env: { ...process.env, ...environment } })
+  const env = { ...process.env, ...environment }
+  const child = spawn(program, args, { env, ...(nobody && { uid: 65534, gid: 65534 }) })
   child.stdout.setEncoding('utf8')
   child.stderr.setEncoding('utf8')
   // It may end before it has read what it is given.
@@ -556,6 +557,15 @@ test('a daemon that is not there is named with its socket and what to do, with s
   ])
 })
 
+test('a socket that this user may not open is a refusal, with status 4', {
+  skip: process.getuid?.() === 0 ? false : 'only root can become another user',
+}, async () => {
+  const child = start(['entry', 'count'], { nobody: true })
+  const [said] = (await once(child.stderr, 'data')) as [string]
+  assert.match(said, /EACCES.*\nthis user may not open it: /)
+  assert.deepEqual(await once(child, 'close'), [4, null])
+})
+
 test('a server that hangs is given up after --timeout, with status 5', async () => {
   const server = installation.daemons.find(({ name }) => name === 'assay-server')
   assert.ok(server)
@@ -569,12 +579,21 @@ test('a server that hangs is given up after --timeout, with status 5', async () 
   }
 })
 
+test('agent status is 6 once the agent has lost its server', async () => {
+  const server = installation.daemons.find(({ name }) => name === 'assay-server')
+  await server?.[Symbol.asyncDispose]()
+  let status = await assay(['agent', 'status'])
+  while (status.status === 0) status = await assay(['agent', 'status'])
+  assert.equal(status.status, 6, status.stderr)
+  assert.match(status.stdout, /^State +degraded\nWhy +/)
+  await fails(5, ['healthcheck'], { message: /is assay-server running\?/ })
+  await installation.startServer('disk')
+})
+
 test('refusal list --server, and agent ban and evict', async () => {
   assert.deepEqual(await json(['refusal', 'list', '--server']), [])
   assert.deepEqual(await json(['agent', 'ban', '--spiffe-id', agentId]), { banned: agentId })
   assert.match((await lines('agent', 'list', '--banned')).join(), / banned/)
-  const status = await assay(['agent', 'status'])
-  assert.ok([5, 6].includes(status.status), status.stdout)
   assert.deepEqual(await lines('agent', 'evict', '--spiffe-id', agentId), ['evicted AGENT'])
   await fails(3, ['agent', 'evict', '--spiffe-id', agentId, '--json'], { message: /not-found/ })
   await fails(3, ['agent', 'ban', '--spiffe-id', agentId], { message: /AGENT/ })

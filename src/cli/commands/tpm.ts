@@ -120,7 +120,8 @@ const doctor: Command = {
       context.print(
         `An agent cannot attest with this TPM: ${problem?.meaning ?? error.message}. [${error.reason}]`,
       )
-      context.print(`Seen: ${error.message}`)
+      // The message ends with the remedy, which has a line of its own here.
+      context.print(`Seen: ${error.message.replace(`; ${problem?.remedy}`, '')}`)
       if (problem !== undefined) context.print(`Remedy: ${problem.remedy}.`)
     }
   },
