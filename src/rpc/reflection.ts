@@ -1,22 +1,11 @@
 import {
-  createFileRegistry,
-  type DescFile,
-  type FileRegistry,
-  fromBinary,
-  toBinary,
-} from '@bufbuild/protobuf'
-import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt'
-import { status } from '@grpc/grpc-js'
-import { descriptorSet } from './gen/descriptor-set.ts'
-import {
   ServerReflectionDefinition as ReflectionV1,
   type ServerReflectionRequest,
   ServerReflectionResponse,
 } from './gen/grpc/reflection/v1/reflection.ts'
 import { ServerReflectionDefinition as ReflectionV1Alpha } from './gen/grpc/reflection/v1alpha/reflection.ts'
+import type { Reflector } from './reflector.ts'
 import type { RpcServer } from './server.ts'
-
-type Answer = ServerReflectionResponse['messageResponse']
 
 /**
  * Adds gRPC server reflection, versions v1 and v1alpha, so that tools such as grpcurl need no .proto files. It
@@ -24,73 +13,19 @@ type Answer = ServerReflectionResponse['messageResponse']
  */
 export function addReflection(server: RpcServer): void {
   const services = [...server.serviceNames, ReflectionV1.fullName, ReflectionV1Alpha.fullName]
-  const reflector = new Reflector(services)
+  let reflector: Promise<Reflector> | undefined
   const serverReflectionInfo = async function* (requests: AsyncIterable<ServerReflectionRequest>) {
+    // Most servers are never asked, and what it takes to answer is 5 MB of memory.
+    reflector ??= import('./reflector.ts').then((module) => new module.Reflector(services))
+    const known = await reflector
     for await (const request of requests) {
       yield ServerReflectionResponse.fromPartial({
         validHost: request.host,
         originalRequest: request,
-        messageResponse: reflector.answer(request.messageRequest),
+        messageResponse: known.answer(request.messageRequest),
       })
     }
   }
   server.addService(ReflectionV1, { serverReflectionInfo })
   server.addService(ReflectionV1Alpha, { serverReflectionInfo })
-}
-
-class Reflector {
-  readonly #services: readonly string[]
-  #files: FileRegistry | undefined
-
-  constructor(services: readonly string[]) {
-    this.#services = services
-  }
-
-  answer(request: ServerReflectionRequest['messageRequest']): Answer {
-    switch (request?.$case) {
-      case 'listServices':
-        return {
-          $case: 'listServicesResponse',
-          value: { service: this.#services.map((name) => ({ name })) },
-        }
-      case 'fileByFilename':
-        return fileAnswer(this.#registry.getFile(request.value), `file ${request.value}`)
-      case 'fileContainingSymbol':
-        return fileAnswer(this.#fileOf(request.value), `symbol ${request.value}`)
-      case 'fileContainingExtension':
-      case 'allExtensionNumbersOfType':
-        return errorAnswer(status.NOT_FOUND, 'there are no extensions')
-      case undefined:
-        return errorAnswer(status.INVALID_ARGUMENT, 'the request asks for nothing')
-    }
-  }
-
-  // Made at the first question: most servers are never asked.
-  get #registry(): FileRegistry {
-    this.#files ??= createFileRegistry(
-      fromBinary(FileDescriptorSetSchema, Uint8Array.fromBase64(descriptorSet)),
-    )
-    return this.#files
-  }
-
-  /** A method or field is found by the name before its last dot. */
-  #fileOf(symbol: string): DescFile | undefined {
-    const container = symbol.slice(0, Math.max(0, symbol.lastIndexOf('.')))
-    return (this.#registry.get(symbol) ?? this.#registry.get(container))?.file
-  }
-}
-
-/** A file and everything it imports, each once. */
-function fileAnswer(file: DescFile | undefined, what: string): Answer {
-  if (file === undefined) return errorAnswer(status.NOT_FOUND, `there is no ${what}`)
-  const files = new Set<DescFile>([file])
-  for (const found of files) for (const imported of found.dependencies) files.add(imported)
-  const fileDescriptorProto = [...files].map(({ proto }) =>
-    toBinary(FileDescriptorProtoSchema, proto),
-  )
-  return { $case: 'fileDescriptorResponse', value: { fileDescriptorProto } }
-}
-
-function errorAnswer(errorCode: status, errorMessage: string): Answer {
-  return { $case: 'errorResponse', value: { errorCode, errorMessage } }
 }
