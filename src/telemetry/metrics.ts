@@ -1,4 +1,8 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import Counter from 'prom-client/lib/counter.js'
+import Gauge from 'prom-client/lib/gauge.js'
+import Histogram from 'prom-client/lib/histogram.js'
+import Registry from 'prom-client/lib/registry.js'
+import { addProcessMetrics } from './process-metrics.ts'
 
 /** Name and meaning of every metric. A name never changes once released. */
 const help = {
@@ -71,9 +75,9 @@ export class Metrics {
   readonly #serverReachable = this.#gauge('assay_server_reachable')
   readonly #collectors: (() => void)[] = []
 
-  /** With `processMetrics`, also memory, CPU, event loop and garbage collection. */
+  /** With `processMetrics`, also memory, CPU, file descriptors and event loop. */
   constructor(options: { readonly processMetrics?: boolean } = {}) {
-    if (options.processMetrics === true) collectDefaultMetrics({ register: this.#registry })
+    if (options.processMetrics === true) addProcessMetrics(this.#registry)
   }
 
   /** Everything in Prometheus' text format. */
