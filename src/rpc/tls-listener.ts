@@ -1,4 +1,5 @@
 import type { Server } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
 import { createServer, type TLSSocket } from 'node:tls'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
@@ -40,6 +41,8 @@ export interface TlsListener {
   readonly port: number
   /** Shows what `identity` now returns to every new connection. Those that are open stay as they are. */
   updateIdentity(): void
+  /** Asks `verifyClient` about every client again, and closes the connections of those it refuses by now. */
+  verifyClientsAgain(): Promise<void>
 }
 
 /** Starts to listen. @throws AssayError as `RpcServer.listenTls`. */
@@ -66,8 +69,9 @@ export async function listenTls(
     log.debug({ error, address: socket.remoteAddress }, 'a TLS handshake failed')
     socket.destroy()
   })
+  const clients = new Clients(options, log)
   server.on('secureConnection', (socket) => {
-    void admitClient(socket, options, listener).catch((error: unknown) => {
+    void admitClient(socket, clients, listener).catch((error: unknown) => {
       log.info({ error, address: socket.remoteAddress }, 'a TLS client is refused')
       socket.destroy()
     })
@@ -78,14 +82,49 @@ export async function listenTls(
     address: options.address,
     port: typeof bound === 'object' && bound !== null ? bound.port : options.port,
     updateIdentity: () => server.setSecureContext(context()),
+    verifyClientsAgain: () => clients.verifyAgain(),
   }
 }
 
-async function admitClient(
-  socket: TLSSocket,
-  options: ListenTlsOptions,
-  listener: Listener,
-): Promise<void> {
+/** The connections whose client showed certificates, and what it showed. */
+class Clients {
+  readonly #verify: ListenTlsOptions['verifyClient']
+  readonly #log: ListenerOptions['log']
+  readonly #chains = new Map<TLSSocket, readonly Uint8Array[]>()
+
+  constructor({ verifyClient }: ListenTlsOptions, log: ListenerOptions['log']) {
+    this.#verify = verifyClient
+    this.#log = log
+  }
+
+  /** @throws what the verifier throws. */
+  async verify(
+    socket: TLSSocket,
+    chain: readonly Uint8Array[],
+  ): Promise<VerifiedClient | undefined> {
+    if (chain.length === 0) return undefined
+    // Before it is verified, so that a change while that goes on is not missed.
+    this.#chains.set(socket, chain)
+    socket.once('close', () => this.#chains.delete(socket))
+    return await this.#verify(chain)
+  }
+
+  async verifyAgain(): Promise<void> {
+    let verified = 0
+    for (const [socket, chain] of this.#chains) {
+      // A signature is verified in some 0.1 ms, and there may be ten thousand clients.
+      if (++verified % 100 === 0) await setImmediate()
+      try {
+        await this.#verify(chain)
+      } catch (error) {
+        this.#log.info({ error }, 'the connection of a TLS client is closed')
+        socket.destroy()
+      }
+    }
+  }
+}
+
+async function admitClient(socket: TLSSocket, clients: Clients, listener: Listener): Promise<void> {
   // Errors after the handshake come as a close too, and are told there.
   socket.on('error', () => {})
   if (socket.alpnProtocol !== 'h2') {
@@ -93,7 +132,7 @@ async function admitClient(
   }
   const address = socket.remoteAddress ?? ''
   const chain = peerChain(socket)
-  const verified = chain.length === 0 ? undefined : await options.verifyClient(chain)
+  const verified = await clients.verify(socket, chain)
   const peer: TlsPeer = {
     kind: 'tls',
     address,

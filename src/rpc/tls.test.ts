@@ -181,6 +181,30 @@ describe('RpcServer on TLS', () => {
     assert.deepEqual(chains, [shown.certificates])
   })
 
+  it('closes the connections of clients that are verified again and refused, and of nobody else', async () => {
+    const old = newSvid(otherAuthority, 'spiffe://example.org/spire/agent/old')
+    let roots = [authority, otherAuthority]
+    await using served = await serveTls({ verifyClient: (chain) => verifier(...roots)(chain) })
+    const stays = served.connect({ identity: identityOf(agentSvid) })
+    const anonymous = served.connect()
+    await Promise.all([check(stays), check(anonymous)])
+    const stream = served
+      .connect({ identity: identityOf(old) })
+      .client(HealthDefinition)
+      .watch({})
+      [Symbol.asyncIterator]()
+    await stream.next()
+    await served.listener.verifyClientsAgain()
+    await check(stays)
+    assert.equal(served.server.connections, 3)
+    roots = [authority]
+    await served.listener.verifyClientsAgain()
+    await assert.rejects(stream.next(), { code: 'unavailable' })
+    await until(() => served.server.connections === 2)
+    await Promise.all([check(stays), check(anonymous)])
+    assert.equal(served.server.connections, 2)
+  })
+
   it('waits for a verifier that takes its time', async () => {
     await using served = await serveTls({
       async verifyClient(chain) {

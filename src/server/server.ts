@@ -121,9 +121,11 @@ export class Server implements AsyncDisposable {
 
   /** Serves until `signal` aborts; then lets open calls end, and returns. */
   async run(signal: AbortSignal): Promise<void> {
-    const { authorities, serverSvid, probe, process, local, remote, keyManager } = this.#parts
+    const { authorities, bundles, serverSvid, probe, process, local, remote, keyManager } =
+      this.#parts
     const { notifier } = process
     using _identity = serverSvid.onRotate(() => this.#tls?.updateIdentity())
+    using _clients = bundles.onChange(() => void this.#tls?.verifyClientsAgain())
     using _status = keyManager.onStatus(() => this.#tellStatus())
     const tasks: Task[] = [
       (stop) => authorities.run(stop),

@@ -5,12 +5,13 @@ import type { CallContext, Peer } from '#rpc/call.ts'
 import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import type { AttestedNodeRecord } from '../datastore/datastore.ts'
-import { Authorizer } from './authorize.ts'
+import { Authorizer, type Standing } from './authorize.ts'
 
 const clock = new FakeClock()
 const nowSeconds = clock.now().epochMilliseconds / 1000
 const agentId = parseSpiffeId('spiffe://example.org/spire/agent/tpm/a')
 const renew = '/spire.api.server.agent.v1.Agent/RenewAgent'
+const publish = '/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority'
 const ban = '/spire.api.server.agent.v1.Agent/BanAgent'
 
 const node: AttestedNodeRecord = {
@@ -29,13 +30,18 @@ const node: AttestedNodeRecord = {
 /** An authorizer whose memory and datastore may differ, as on two servers of one trust domain. */
 function authorizerWith(
   rows: { memory?: AttestedNodeRecord; stored?: AttestedNodeRecord },
-  adminIds: readonly SpiffeId[] = [],
+  more: { adminIds?: readonly SpiffeId[]; standing?: Partial<Standing> } = {},
 ) {
   const state = { stored: rows.stored, reads: 0 }
   const authorizer = new Authorizer({
     trustDomain: parseTrustDomain('example.org'),
-    adminIds: new Set(adminIds),
-    standing: { node: () => rows.memory, isAdmin: () => false, isDownstream: () => false },
+    adminIds: new Set(more.adminIds),
+    standing: {
+      node: () => rows.memory,
+      isAdmin: () => false,
+      isDownstream: () => false,
+      ...more.standing,
+    },
     clock,
     datastore: {
       async node() {
@@ -137,10 +143,26 @@ test('Authorizer does not look workloads up in the datastore', async () => {
 
 test('Authorizer lets an ID of admin_ids administer, of whatever trust domain it is', async () => {
   const foreign = parseSpiffeId('spiffe://other.org/ops')
-  const { authorizer } = authorizerWith({}, [foreign])
+  const { authorizer } = authorizerWith({}, { adminIds: [foreign] })
   assert.equal((await authorizer.authorize(calling(ban, tls(foreign)))).class, 'admin')
   await assert.rejects(authorizer.authorize(calling(renew, tls(foreign))))
 })
+
+for (const [what, method, more] of [
+  ['an admin by configuration', ban, { adminIds: [parseSpiffeId('spiffe://example.org/ops')] }],
+  ['an admin by entry', ban, { standing: { isAdmin: () => true } }],
+  ['a downstream server', publish, { standing: { isDownstream: () => true } }],
+] as const) {
+  test(`Authorizer refuses ${what} whose SVID expired while the connection stayed open`, async () => {
+    const { authorizer } = authorizerWith({}, more)
+    const id = parseSpiffeId('spiffe://example.org/ops')
+    await authorizer.authorize(calling(method, tls(id)))
+    await assert.rejects(authorizer.authorize(calling(method, tls(id, '1', nowSeconds))), {
+      code: 'permission-denied',
+      reason: 'svid-expired',
+    })
+  })
+}
 
 test('Authorizer lets nobody call a method the policy does not name', async () => {
   const { authorizer } = authorizerWith({ memory: node })

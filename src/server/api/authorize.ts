@@ -52,7 +52,7 @@ export class Authorizer {
    * agent that shows its renewed SVID for the first time has it recorded as the one in use.
    *
    * @throws AssayError `permission-denied`, whose reason is an {@link AgentRefusal} when only an agent's
-   *   standing was missing.
+   *   standing was missing, and `svid-expired` when an SVID expired while its connection stayed open.
    */
   async authorize(context: CallContext): Promise<Caller> {
     const { method, peer, signal } = context
@@ -66,8 +66,12 @@ export class Authorizer {
     }
     const id = peer.spiffeId
     if (id === undefined) throw denied(method)
-    const { adminIds, standing, trustDomain } = this.#dependencies
+    const { adminIds, standing, trustDomain, clock } = this.#dependencies
     const ours = trustDomainOf(id) === trustDomain
+    if (peer.expiresAtSeconds <= clock.now().epochMilliseconds / 1000) {
+      const agents = ours && isAgentPath(pathOf(id)) && allowed.includes('agent')
+      throw denied(method, agents ? 'agent-expired' : 'svid-expired')
+    }
     if (allowed.includes('admin')) {
       if (adminIds.has(id)) return { class: 'admin', via: 'config' }
       if (ours && standing.isAdmin(id)) return { class: 'admin', via: 'entries' }
@@ -82,8 +86,7 @@ export class Authorizer {
   }
 
   async #agent(id: SpiffeId, peer: TlsPeer): Promise<AttestedNodeRecord | AgentRefusal> {
-    const { standing, datastore, clock } = this.#dependencies
-    if (peer.expiresAtSeconds <= clock.now().epochMilliseconds / 1000) return 'agent-expired'
+    const { standing, datastore } = this.#dependencies
     const known = agentStanding(standing.node(id), peer.serialNumber)
     if (typeof known === 'object' && known.serialNumber === peer.serialNumber) return known
     if (!isAgentPath(pathOf(id))) return 'agent-not-attested'
@@ -133,7 +136,7 @@ const withRenewedSvidInUse = (node: AttestedNodeRecord): AttestedNodeRecord => (
 
 function denied(
   method: string,
-  reason: AgentRefusal | 'not-authorized' = 'not-authorized',
+  reason: AgentRefusal | 'svid-expired' | 'not-authorized' = 'not-authorized',
 ): AssayError {
   return new AssayError('permission-denied', `authorization denied for method ${method}`, {
     reason,
