@@ -5,12 +5,15 @@ import {
   Server as GrpcServer,
   ServerCredentials,
   type ServerOptions,
+  type ServiceDefinition,
+  type UntypedServiceImplementation,
 } from '@grpc/grpc-js'
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Peer } from './call.ts'
 import type { ServerCall } from './server-call.ts'
+import { sourceOf } from './source-address.ts'
 
 /** Bounds on what one connection may do. Each has a default that suits a local socket. */
 export interface ListenerLimits {
@@ -31,6 +34,20 @@ export interface ListenerLimits {
    * that are open go on. Default: never.
    */
   readonly maxConnectionAgeMs?: number
+  /** What TLS clients may do that showed no certificate. Default: the same as everybody. */
+  readonly strangers?: StrangerLimits
+}
+
+/** Bounds on clients that nobody vouches for: little is asked of a server before it knows who asks. */
+export interface StrangerLimits {
+  /** Connections open at once from one source, an address as `sourceOf` groups them. */
+  readonly maxConnectionsPerSource: number
+  readonly maxConcurrentStreams: number
+  readonly maxRequestBytes: number
+  /** Connections are asked to end (GOAWAY) at about this age, */
+  readonly maxConnectionAgeMs: number
+  /** and are closed when their calls have not ended so much later. */
+  readonly graceMs: number
 }
 
 export interface ListenerOptions {
@@ -52,10 +69,12 @@ const prefaceBytes = 24 + 9
  * {@link NetServer}, finds out who has connected, and calls {@link Listener.admit}.
  */
 export class Listener {
-  readonly grpc: GrpcServer
   /** Calls with a stream of answers that are under way. */
   readonly streams = new Set<ServerCall>()
-  readonly #injector: ConnectionInjector
+  readonly #door: Door
+  /** Where strangers come in, when their bounds are others. */
+  readonly #strangersDoor: Door | undefined
+  readonly #strangers = new Map<string, number>()
   readonly #connections = new Map<string, Connection>()
   readonly #sockets = new Set<Socket>()
   readonly #options: ListenerOptions
@@ -65,9 +84,15 @@ export class Listener {
   #count = 0
 
   constructor(options: ListenerOptions) {
+    const { strangers, ...limits } = options.limits
     this.#options = options
-    this.grpc = new GrpcServer(grpcOptions(options.limits))
-    this.#injector = this.grpc.createConnectionInjector(ServerCredentials.createInsecure())
+    this.#door = newDoor(grpcOptions(limits))
+    this.#strangersDoor = strangers && newDoor(strangerOptions({ ...limits, ...strangers }))
+  }
+
+  /** Serves it to everybody. Before the first connection. */
+  addService(methods: ServiceDefinition, calls: UntypedServiceImplementation): void {
+    for (const { grpc } of this.#doors()) grpc.addService(methods, calls)
   }
 
   /** How many connections are open, admitted or not. */
@@ -93,6 +118,8 @@ export class Listener {
   /** Hands an accepted connection to gRPC, with who it is from. */
   admit(socket: Socket, peer: Peer): void {
     if (socket.destroyed) return
+    const door = this.#doorFor(socket, peer)
+    if (door === undefined) return
     // grpc-js names a connection by its remote address, the one thing it lets a handler see of it.
     const name = `connection-${++this.#count}`
     Object.defineProperty(socket, 'remoteAddress', { value: name })
@@ -105,7 +132,35 @@ export class Listener {
       gone.abort()
     })
     void this.#closeUnlessUsed(socket, connection, gone.signal)
-    this.#injector.injectConnection(socket)
+    door.injector.injectConnection(socket)
+  }
+
+  /** Undefined: the connection is closed, because its source has too many. */
+  #doorFor(socket: Socket, peer: Peer): Door | undefined {
+    const { limits, log } = this.#options
+    if (limits.strangers === undefined || this.#strangersDoor === undefined) return this.#door
+    if (peer.kind !== 'tls' || peer.spiffeId !== undefined) return this.#door
+    const source = sourceOf(peer.address)
+    const open = this.#strangers.get(source) ?? 0
+    if (open >= limits.strangers.maxConnectionsPerSource) {
+      log.debug(
+        { source },
+        'a connection without a certificate is refused: its source has too many',
+      )
+      socket.destroy()
+      return undefined
+    }
+    this.#strangers.set(source, open + 1)
+    socket.once('close', () => {
+      const left = (this.#strangers.get(source) ?? 1) - 1
+      if (left === 0) this.#strangers.delete(source)
+      else this.#strangers.set(source, left)
+    })
+    return this.#strangersDoor
+  }
+
+  #doors(): readonly Door[] {
+    return this.#strangersDoor === undefined ? [this.#door] : [this.#door, this.#strangersDoor]
   }
 
   /** The peer of the connection that grpc-js names so, at a call that came by it. */
@@ -148,17 +203,33 @@ export class Listener {
     // the connections that were open, and calls back before they are closed.
     const { promise: drained, resolve } = Promise.withResolvers<void>()
     this.#drained = resolve
-    this.grpc.tryShutdown(() => {})
+    for (const { grpc } of this.#doors()) grpc.tryShutdown(() => {})
     if (this.#sockets.size === 0) resolve()
     const over = new AbortController()
     const grace = this.#options.clock.sleep(milliseconds(graceMs), over.signal)
     await Promise.race([drained, grace.catch(() => {})])
     over.abort()
     this.#closed.abort()
-    this.grpc.forceShutdown()
+    for (const { grpc } of this.#doors()) grpc.forceShutdown()
     for (const socket of this.#sockets) socket.destroy()
     await closed
   }
+}
+
+/** A grpc-js server, which has its bounds for all its connections, and the way in. */
+interface Door {
+  readonly grpc: GrpcServer
+  readonly injector: ConnectionInjector
+}
+
+function newDoor(options: ServerOptions): Door {
+  const grpc = new GrpcServer(options)
+  const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure())
+  return { grpc, injector }
+}
+
+function strangerOptions(limits: ListenerLimits & StrangerLimits): ServerOptions {
+  return { ...grpcOptions(limits), 'grpc.max_connection_age_grace_ms': limits.graceMs }
 }
 
 function grpcOptions(limits: ListenerLimits): ServerOptions {

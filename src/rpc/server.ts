@@ -80,7 +80,7 @@ export class RpcServer implements AsyncDisposable {
         peer: (name) => listener.peer(name),
         streams: listener.streams,
       })
-      listener.grpc.addService(methods, calls)
+      listener.addService(methods, calls)
     }
     this.#listeners.push(listener)
     return listener

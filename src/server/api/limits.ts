@@ -1,6 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import type { Interceptor } from '#rpc/service.ts'
-import { RateLimiter, rateLimitSource } from './rate-limit.ts'
+import { sourceOf } from '#rpc/source-address.ts'
+import { RateLimiter } from './rate-limit.ts'
 
 /** Which limits are on; the others always are. */
 export interface LimitOptions {
@@ -48,7 +49,7 @@ export function limiting({ attestation, signing, clock }: LimitOptions): Interce
     const { peer, signal } = context
     if (limit !== undefined && peer.kind === 'tls') {
       const count = limit.cost(request)
-      await limit.limiter.take(rateLimitSource(peer.address), { count, signal })
+      await limit.limiter.take(sourceOf(peer.address), { count, signal })
     }
     await next()
   }
