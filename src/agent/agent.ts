@@ -17,6 +17,7 @@ import { type AgentConfig, configWarnings } from './config.ts'
 import { openEndpoints } from './endpoints.ts'
 import { AgentSvid } from './manager/agent-svid.ts'
 import { Identities } from './manager/identities.ts'
+import { explainServerError } from './manager/server-errors.ts'
 import { followServer, type SyncEnd, syncEndOf } from './manager/sync.ts'
 import type { NodeAttestor } from './plugin/node-attestor/node-attestor.ts'
 import type { AgentIdentity } from './server-client/agent-identity.ts'
@@ -142,6 +143,7 @@ export class Agent implements AsyncDisposable {
     const { client, identities, process } = this.#parts
     const backoff = this.#newBackoff()
     let identity = await this.#storedIdentity()
+    if (identity !== undefined) await this.#untilTrustIsKnown(signal)
     for (;;) {
       identity ??= await this.#attest(signal)
       if (identity === undefined) break
@@ -209,7 +211,7 @@ export class Agent implements AsyncDisposable {
         signal.throwIfAborted()
         if (syncEndOf(error) === 'banned') return undefined
         const wait = backoff.next()
-        const why = explainAttestation(error)
+        const why = explainServerError(error)
         status.enter('attesting', why)
         process.log.warn(
           { error: why, ...(error instanceof AssayError && { reason: error.reason }) },
@@ -240,10 +242,22 @@ export class Agent implements AsyncDisposable {
     metrics.expiry('agent-svid', identity.expiresAtSeconds)
   }
 
-  /** What a node that can prove itself only once has kept. */
+  async #loadIdentity(): Promise<AgentIdentity | undefined> {
+    const { storage, process } = this.#parts
+    try {
+      return await storage.loadIdentity()
+    } catch (error) {
+      // A file that others can read is for an operator to look at; a damaged one is good for nothing.
+      if (error instanceof AssayError && error.code === 'failed-precondition') throw error
+      process.log.error({ error }, 'the kept agent SVID is damaged and is passed over')
+      return undefined
+    }
+  }
+
+  /** What a node that can prove itself only once has kept, as long as it is of use. */
   async #storedIdentity(): Promise<AgentIdentity | undefined> {
-    const { storage, anchor, config, process } = this.#parts
-    const stored = await storage.loadIdentity()
+    const { config, process } = this.#parts
+    const stored = await this.#loadIdentity()
     if (stored === undefined) return undefined
     const nowSeconds = process.clock.now().epochMilliseconds / 1000
     const problem =
@@ -259,8 +273,27 @@ export class Agent implements AsyncDisposable {
       )
       return undefined
     }
-    await anchor.prepare(AbortSignal.timeout(60_000))
     return stored
+  }
+
+  /** A node that need not attest has still to know what its server is recognised by. */
+  async #untilTrustIsKnown(signal: AbortSignal): Promise<void> {
+    const { anchor, status, process } = this.#parts
+    const backoff = this.#newBackoff()
+    for (;;) {
+      try {
+        await anchor.prepare(signal)
+        return
+      } catch (error) {
+        signal.throwIfAborted()
+        status.enter('starting', messageOf(error))
+        process.log.error(
+          { error: messageOf(error) },
+          'cannot tell the server from others; trying again',
+        )
+        await process.clock.sleep(backoff.next(), signal)
+      }
+    }
   }
 
   /** A ping says that the event loop turns. */
@@ -381,16 +414,4 @@ function bootstrapSource(config: AgentConfig): BootstrapSource {
   if (path !== undefined) return { kind: 'path', path, format }
   if (url !== undefined) return { kind: 'url', url, format }
   return { kind: 'insecure' }
-}
-
-/** A clock that is off shows as certificates that are not valid: say so. */
-function explainAttestation(error: unknown): string {
-  const reason = error instanceof AssayError ? error.reason : undefined
-  if (reason === 'certificate-expired' || reason === 'certificate-not-yet-valid') {
-    return `${messageOf(error)} (by the clock of this node: compare it with the server's)`
-  }
-  if (reason === 'unknown-authority') {
-    return `${messageOf(error)}; the trust bundle of this node is not that of the server: give it the one of "assay bundle show"`
-  }
-  return messageOf(error)
 }

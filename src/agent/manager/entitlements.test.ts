@@ -131,3 +131,13 @@ test('Entitlements.isInUse() tells whether a stream shows an entry', () => {
   }
   assert.equal(entitlements.isInUse('a'), false)
 })
+
+test('Entitlements.of() never takes one set of selectors for another, whatever is in them', () => {
+  const entitlements = new Entitlements()
+  const two = entitlements.of(selectors('unix:path:/app', 'unix:uid:1'))
+  for (const separator of ['\n', ',', '","', '\0']) {
+    const one = entitlements.of(selectors(`unix:path:/app${separator}unix:uid:1`))
+    assert.notEqual(one, two)
+    assert.equal(one.selectors.size, 1)
+  }
+})

@@ -125,7 +125,8 @@ export class Entitlements {
 
   /** What the holder of `selectors` (sorted, without repetition) is entitled to. */
   of(selectors: readonly Selector[]): Entitlement {
-    const key = selectors.join('\n')
+    // Not joined by a separator: a selector may hold any character, and a caller choose it.
+    const key = JSON.stringify(selectors)
     const held = this.#entitlements.get(key)
     if (held !== undefined) {
       this.#entitlements.delete(key)

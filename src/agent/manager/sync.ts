@@ -1,12 +1,13 @@
 import { Backoff } from '#base/backoff.ts'
 import type { Clock } from '#base/clock.ts'
-import { AssayError, messageOf } from '#base/errors.ts'
+import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import type { Metrics } from '#telemetry/metrics.ts'
 import type { AgentStatus } from '../status.ts'
 import { clockProblem } from './clock-offset.ts'
 import type { Identities } from './identities.ts'
+import { explainServerError } from './server-errors.ts'
 import type { Update } from './update.ts'
 
 export interface SyncOptions {
@@ -93,7 +94,7 @@ class Follower {
   /** The server cannot be followed at present. */
   lost(error: unknown): void {
     const { identities, status, metrics, log } = this.#options
-    const why = explain(error)
+    const why = explainServerError(error)
     metrics.serverReachable(false)
     status.enter(
       identities.isSynchronized ? 'degraded' : 'attesting',
@@ -152,13 +153,4 @@ class Follower {
     this.#skew = problem
     status.clockOffsetMs = offsetMs
   }
-}
-
-/** A clock that is off shows as certificates that are not valid; say so before somebody looks for a PKI fault. */
-function explain(error: unknown): string {
-  const reason = error instanceof AssayError ? error.reason : undefined
-  const isAboutTime = reason === 'certificate-expired' || reason === 'certificate-not-yet-valid'
-  return isAboutTime
-    ? `${messageOf(error)} (by the clock of this node: compare it with the server's)`
-    : messageOf(error)
 }

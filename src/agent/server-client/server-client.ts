@@ -105,30 +105,42 @@ export class ServerClient implements Issuer, Disposable {
   }
 
   /**
-   * What the server has to tell, from everything to each change as it happens. It ends when the connection does, with
-   * what was in the way.
+   * What the server has to tell, from everything to each change as it happens. It ends well when the agent gets a new
+   * identity, and otherwise, when the connection ends, with what was in the way.
    */
   async *watch(signal: AbortSignal): AsyncGenerator<Update> {
-    const { trustDomain, agentVersion, clock, log } = this.#options
-    const linked = AbortSignal.any([signal, this.#replaced.signal])
-    const connection = this.#live()
+    const { signal: replaced } = this.#replaced
     try {
-      const feed = connection.client(FeedDefinition).watch({ agentVersion }, { signal: linked })
-      const alive = endWhenStalled(feed, { limit: longestSilence, clock, signal: linked })
+      yield* this.#watch(this.#live(), AbortSignal.any([signal, replaced]))
+    } catch (error) {
+      if (!replaced.aborted || signal.aborted) throw error
+    }
+  }
+
+  async *#watch(connection: Connection, signal: AbortSignal): AsyncGenerator<Update> {
+    const { trustDomain, agentVersion, clock, log } = this.#options
+    try {
+      const feed = connection.client(FeedDefinition).watch({ agentVersion }, { signal })
+      const alive = endWhenStalled(feed, { limit: longestSilence, clock, signal })
       for await (const message of alive) yield updateFrom(message, trustDomain, log)
       return
     } catch (error) {
       if (!(error instanceof AssayError && error.code === 'unimplemented')) throw error
     }
     log.info({}, 'the server has no feed of changes; it is asked for them at intervals')
-    await this.#postStatus(connection, linked)
-    yield* poll({ ...this.#options, connection, interval: this.#options.syncInterval }, linked)
+    await this.#postStatus(connection, signal)
+    yield* poll({ ...this.#options, connection, interval: this.#options.syncInterval }, signal)
   }
 
   /** What the own bundle says of the authority that the agent's SVID ends at; undefined: the agent has none. */
   trustOfOwnSvid(trustOf: (authorityId: string) => AuthorityTrust): AuthorityTrust | undefined {
     if (this.#identity === undefined) return undefined
-    return trustOf(this.#options.issuerIdOf(this.#identity.certificates))
+    try {
+      return trustOf(this.#options.issuerIdOf(this.#identity.certificates))
+    } catch {
+      // It ends at no authority that is known.
+      return 'unknown'
+    }
   }
 
   async issueJwtSvid(
