@@ -10,6 +10,7 @@ import { version } from '#base/version.ts'
 import type { Notifier } from '#host/notify.ts'
 import { writeSecretFile } from '#host/secret-file.ts'
 import { attributeType, type NameAttribute } from '#pki/name.ts'
+import type { StrangerLimits } from '#rpc/listener.ts'
 import { RpcServer } from '#rpc/server.ts'
 import type { TlsListener } from '#rpc/tls-listener.ts'
 
@@ -51,6 +52,18 @@ export interface ServerProcess {
 
 /** How long calls that are open may take to end when the server stops. */
 const graceMs = 10_000
+
+/**
+ * What a node needs that attests: two calls with messages of a few KiB, and the time that a wait for its turn and a
+ * slow TPM take. All that the strangers of one source can make the server hold is 256 MiB.
+ */
+const attestingStrangers: StrangerLimits = {
+  maxConnectionsPerSource: 1024,
+  maxConcurrentStreams: 2,
+  maxRequestBytes: 128 * 1024,
+  maxConnectionAgeMs: 180_000,
+  graceMs: 10_000,
+}
 
 /** Everything of a server that outlives its start. */
 interface Parts {
@@ -169,6 +182,7 @@ export class Server implements AsyncDisposable {
       }),
       requirePqKem: config.require_pq_kem,
       maxConnections: config.max_connections,
+      strangers: attestingStrangers,
       keepaliveMs: 60_000,
     })
     process.log.info({ address, port: this.#tls.port, trustDomain }, 'agents can connect')

@@ -3,6 +3,7 @@ import { after, test } from 'node:test'
 import { nextTurn } from '#base/event-loop.ts'
 import { FakeClock } from '#base/fake-clock.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
+import type { Connection } from '#rpc/client.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import { csrOf, LiveServer } from '../support/live-server.ts'
@@ -41,6 +42,17 @@ test('a batch larger than a second’s worth of signatures is refused', async ()
     code: 'resource-exhausted',
     reason: 'rate-limit-burst',
   })
+})
+
+test('a client without a certificate can send no more than an attestation takes', async () => {
+  const ask = (connection: Connection) =>
+    connection
+      .client(AgentDefinition)
+      .banAgent({ id: { trustDomain: '', path: '/'.repeat(200_000) } })
+  await assert.rejects(ask(live.connect()), { code: 'resource-exhausted' })
+  await clock.advance(second)
+  const { identity } = await live.attest()
+  await assert.rejects(ask(live.connect(identity)), { code: 'permission-denied' })
 })
 
 test('callers on the administration socket are not limited', async () => {
