@@ -182,17 +182,17 @@ export async function passTime(clock: FakeClock, minutes: number): Promise<void>
   }
 }
 
-/** Waits until `look` finds something, and returns it. It looks every `pauseMs`, for at most 10 s. */
+/** Waits until `look` finds something, and returns it. It looks every `pauseMs`, for at most 20 s. */
 export async function eventually<T>(
   look: () => T | undefined | Promise<T | undefined>,
   what: string,
   pauseMs = 2,
 ): Promise<T> {
-  const signal = AbortSignal.timeout(10_000)
+  const signal = AbortSignal.timeout(20_000)
   for (;;) {
     const found = await look()
     if (found !== undefined) return found
-    if (signal.aborted) throw new Error(`${what} has not come within 10 s`)
+    if (signal.aborted) throw new Error(`${what} has not come within 20 s`)
     await breath(pauseMs)
   }
 }

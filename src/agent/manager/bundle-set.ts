@@ -3,7 +3,7 @@ import { parseCertificate, subjectKeyId } from '#pki/certificate.ts'
 import { verifyChain } from '#pki/chain.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import type { AuthorityTrust } from './x509-svid-cache.ts'
+import type { AuthorityTrust } from './x509-svid.ts'
 
 /** The own bundle and those that the agent's entries federate with. */
 export class BundleSet {

@@ -13,7 +13,7 @@ import type { AgentEntry } from './agent-entry.ts'
 import { agentEntry } from './fake-entry.ts'
 import { Identities } from './identities.ts'
 import type { Update } from './update.ts'
-import type { X509Svid } from './x509-svid-cache.ts'
+import type { X509Svid } from './x509-svid.ts'
 
 const never = new AbortController().signal
 const trustDomain = parseTrustDomain('example.org')

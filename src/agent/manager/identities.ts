@@ -12,7 +12,8 @@ import { withUniqueHints } from './hints.ts'
 import { type JwtSvid, JwtSvidCache } from './jwt-svid-cache.ts'
 import { ProgramSelectors } from './program-selectors.ts'
 import type { Update } from './update.ts'
-import { type X509Signer, type X509Svid, X509SvidCache } from './x509-svid-cache.ts'
+import type { X509Signer, X509Svid } from './x509-svid.ts'
+import { X509SvidCache } from './x509-svid-cache.ts'
 
 /** What the server does for identities. */
 export interface Issuer {

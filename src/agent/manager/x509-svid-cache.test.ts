@@ -5,12 +5,8 @@ import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import type { AgentEntry } from './agent-entry.ts'
 import { agentEntry } from './fake-entry.ts'
-import {
-  type AuthorityTrust,
-  type X509Signer,
-  type X509Svid,
-  X509SvidCache,
-} from './x509-svid-cache.ts'
+import type { AuthorityTrust, X509Signer, X509Svid } from './x509-svid.ts'
+import { X509SvidCache } from './x509-svid-cache.ts'
 
 const never = new AbortController().signal
 const minutes = (n: number): Temporal.Duration => Temporal.Duration.from({ minutes: n })

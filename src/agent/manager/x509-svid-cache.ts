@@ -5,51 +5,10 @@ import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { runTasks } from '#base/tasks.ts'
 import { rotationFraction } from '#spiffe/rotation.ts'
-import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import { type AgentEntry, isSameRevision } from './agent-entry.ts'
 import { Alarm } from './alarm.ts'
 import { Schedule } from './schedule.ts'
-
-/** An X.509-SVID with its key. */
-export interface X509Svid {
-  readonly spiffeId: SpiffeId
-  /** DER, leaf first. */
-  readonly certificates: readonly Uint8Array[]
-  /** PKCS#8, DER. */
-  readonly privateKey: Uint8Array
-  /** Unix time. */
-  readonly expiresAtMs: number
-  /** The authority of the bundle that the chain ends at, as {@link AuthorityTrust} names it. */
-  readonly authorityId: string
-}
-
-/** What an authority of the own bundle is worth. */
-export type AuthorityTrust = 'trusted' | 'tainted' | 'unknown'
-
-/** Makes keys and has X.509-SVIDs signed for them. */
-export interface X509Signer {
-  /**
-   * One result for each entry, in order; an error in it is the server's refusal of that one entry.
-   *
-   * @throws when nothing could be signed.
-   */
-  sign(
-    entries: readonly AgentEntry[],
-    signal: AbortSignal,
-  ): Promise<readonly (X509Svid | AssayError)[]>
-}
-
-/** What stands between an entry and its X.509-SVID. */
-export type X509SvidState =
-  | { readonly state: 'held'; readonly svid: X509Svid }
-  /** It is being signed. */
-  | { readonly state: 'pending' }
-  /** The server will not sign it. */
-  | { readonly state: 'refused'; readonly error: AssayError }
-  /** The server could not be asked, or what was held has expired. */
-  | { readonly state: 'unavailable'; readonly error: AssayError }
-  /** The agent does not hold the entry. */
-  | { readonly state: 'unknown' }
+import type { AuthorityTrust, X509Signer, X509Svid, X509SvidState } from './x509-svid.ts'
 
 export interface X509SvidCacheOptions {
   readonly signer: X509Signer
@@ -109,7 +68,7 @@ export class X509SvidCache {
     this.#expiryAlarm = new Alarm(options.clock)
     this.#backoff = new Backoff({
       first: Temporal.Duration.from({ milliseconds: 500 }),
-      longest: Temporal.Duration.from({ seconds: 30 }),
+      longest: Temporal.Duration.from({ seconds: 15 }),
       random: options.random,
     })
   }

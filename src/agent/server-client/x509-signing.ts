@@ -12,7 +12,7 @@ import {
 import { errorFromStatus } from '#rpc/status.ts'
 import { spiffeIdOf } from '#spiffe/x509-svid.ts'
 import type { AgentEntry } from '../manager/agent-entry.ts'
-import type { X509Svid } from '../manager/x509-svid-cache.ts'
+import type { X509Svid } from '../manager/x509-svid.ts'
 import { certificateRequest } from './certificate-request.ts'
 import { owned } from './messages.ts'
 
