@@ -25,6 +25,12 @@ export interface WorkloadEndpointDependencies
 /** One user may have many workloads on a large node, and each has a connection or two. */
 const maxConnectionsPerUser = 1024
 
+/**
+ * The longest request is a token to validate (16 KiB at most), and a client library keeps two or three streams. What is
+ * not whole yet lies in the agent's memory, so that this times the connections is what one user can take of it.
+ */
+const bounds = { maxConcurrentStreams: 32, maxRequestBytes: 32 * 1024 }
+
 /** Serves the Workload API, health and reflection. @throws AssayError `failed-precondition` */
 export async function openWorkloadApi(
   config: AgentConfig,
@@ -55,7 +61,7 @@ export async function openWorkloadApi(
       mode: 0o777,
       directoryMode: 0o755,
       maxConnectionsPerUser,
-      maxRequestBytes: 256 * 1024,
+      ...bounds,
       ...(i === 0 && fd !== undefined && { fd }),
     })
     log.info({ socket: path }, 'the Workload API is open')
