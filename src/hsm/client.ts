@@ -74,6 +74,8 @@ class KnownKey implements HsmKey {
   ref: number | undefined
   /** What is the matter with it, although the token is there. */
   fault: string | undefined
+  /** It has signed since the last probe. */
+  isProven = false
   wrongInARow = 0
 
   constructor({ label, type, publicKey: spki }: KeyDescription) {
@@ -165,7 +167,7 @@ export class HsmClient implements AsyncDisposable {
     return this.#process?.pid
   }
 
-  /** Every key of ours that the token has had since the start, by label. */
+  /** Every key of ours, by label: those the token had when it was last opened, and those made since. */
   get keys(): ReadonlyMap<string, HsmKey> {
     return this.#keys
   }
@@ -190,6 +192,7 @@ export class HsmClient implements AsyncDisposable {
       const signature = await this.#signOnce(known, { message, process, ref })
       if (signature !== undefined) {
         this.counters.signatures++
+        known.isProven = true
         if (known.wrongInARow > 0) this.#clearFault(known)
         return signature
       }
@@ -375,6 +378,7 @@ export class HsmClient implements AsyncDisposable {
       )
     }
     try {
+      this.#forgetLostKeys(event.token.serial, described)
       for (const [label, description] of described) {
         if (!this.#keys.has(label)) this.#keys.set(label, new KnownKey(description))
       }
@@ -399,6 +403,21 @@ export class HsmClient implements AsyncDisposable {
     this.#judge()
     this.#opened.resolve()
     this.#resumption.resolve()
+  }
+
+  /**
+   * What our token does not have any more is gone for good, and is to be replaced. Another token of the same
+   * name says nothing about our keys.
+   */
+  #forgetLostKeys(serial: string, described: ReadonlyMap<string, KeyDescription>): void {
+    if (serial !== this.#token.serial) return
+    for (const key of this.#keys.values()) {
+      const found = described.get(key.label)
+      if (found !== undefined && equalBytes(found.publicKey, key.spki)) continue
+      this.#keys.delete(key.label)
+      const why = found === undefined ? 'it is not on the token' : 'the token has another one'
+      this.#options.log.error({ key: key.label, why }, 'hsm key is lost')
+    }
   }
 
   async #check(
@@ -491,20 +510,17 @@ export class HsmClient implements AsyncDisposable {
     for (const listener of this.#listeners) listener(status)
   }
 
-  /** Notices within seconds that an idle token is gone, and keeps sessions that time out alive. */
+  /** Notices within seconds that an idle token or key is gone, and keeps sessions that time out alive. */
   async #probeForEver(): Promise<void> {
-    let signaturesBefore = 0
     for (;;) {
       try {
         await this.#options.clock.sleep(probeInterval, this.#stop.signal)
       } catch {
         return // disposed
       }
-      const idle = this.counters.signatures === signaturesBefore
-      signaturesBefore = this.counters.signatures
       if (this.#signer === undefined) continue
       try {
-        await this.#probe(this.#signer, idle)
+        await this.#probe(this.#signer)
         if (this.#signer !== undefined) this.#backoff.reset()
       } catch (error) {
         this.#options.log.warn({ error }, 'hsm does not answer a probe')
@@ -512,15 +528,19 @@ export class HsmClient implements AsyncDisposable {
     }
   }
 
-  async #probe(signer: SignerProcess, idle: boolean): Promise<void> {
+  /** Asks every key for a signature that has made none since the last time. */
+  async #probe(signer: SignerProcess): Promise<void> {
     const keys = [...this.#keys.values()]
     const usable = keys.filter((key) => key.ref !== undefined)
     // Opening again may help, and costs nobody a signature.
     if (keys.length > 0 && usable.length === 0) return signer.tell(frameKind.reopen)
-    if (!idle) return
-    await signer.request(frameKind.probe, this.#options.signLimitMs)
-    const key = usable.find(({ fault }) => fault !== undefined) ?? usable[0]
-    if (key !== undefined) await this.sign(key, this.#options.random.bytes(32))
+    if (!keys.some((key) => key.isProven)) {
+      await signer.request(frameKind.probe, this.#options.signLimitMs)
+    }
+    for (const key of usable) {
+      if (!key.isProven) await this.sign(key, this.#options.random.bytes(32))
+    }
+    for (const key of keys) key.isProven = false
   }
 }
 

@@ -3,17 +3,23 @@ import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import process from 'node:process'
 import { test } from 'node:test'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { decodeProtectedHeader } from 'jose'
 import { SystemClock } from '#base/clock.ts'
+import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import { SystemRandom } from '#base/random.ts'
+import { AuthorityManager } from '#server/authority/authority-manager.ts'
 import {
   labelPrefixOf,
   openPkcs11KeyManager,
   type Pkcs11KeyManager,
   type Pkcs11Options,
 } from '#server/plugin/key-manager/pkcs11.ts'
+import { spiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import { authorityOptions } from '../support/authorities.ts'
 import { newFaultyHsm } from '../support/faulty-hsm.ts'
 import { newSoftHsm, type SoftHsm } from '../support/softhsm.ts'
 
@@ -176,6 +182,35 @@ test('half a pair is not used, and can be destroyed', async () => {
   await assert.rejects(manager.generateKey('k', 'ec-p256'), { code: 'already-exists' })
   await manager.destroyKey('k')
   await manager.generateKey('k', 'ec-p256')
+})
+
+test('a key that is deleted from the token is noticed, forgotten, and replaced by the authority manager', async () => {
+  await using token = await newSoftHsm()
+  const clock = new FakeClock()
+  await using keyManager = await openOn(token, { clock })
+  const options = authorityOptions({ keyManager, clock })
+  using authorities = await AuthorityManager.open(options)
+  const active = (kind: 'x509' | 'jwt') =>
+    authorities.states(kind).find(({ state }) => state === 'active')
+  const before = { x509: active('x509'), jwt: active('jwt') }
+  const lost = before.jwt?.keyId ?? ''
+  for (const type of ['privkey', 'pubkey'])
+    await token.pkcs11Tool('--delete-object', '--type', type, '--label', prefix + lost)
+  // Nobody signs, but the probe asks every key.
+  await clock.advance(Temporal.Duration.from({ seconds: 10 }))
+  while (keyManager.key(lost) !== undefined) await nextTurn()
+  assert.ok(keyManager.keys().every(({ id }) => id !== lost))
+  while (keyManager.status().state !== 'ok') await nextTurn()
+  await authorities.round()
+  assert.equal(active('x509')?.keyId, before.x509?.keyId)
+  assert.notEqual(active('jwt')?.keyId, lost)
+  const { token: jwt } = await authorities.certificateAuthority.issueJwtSvid({
+    spiffeId: spiffeId(trustDomain, '/web'),
+    audience: ['a'],
+    ttlSeconds: 0,
+    includeJti: false,
+  })
+  assert.equal(decodeProtectedHeader(jwt).kid, active('jwt')?.authorityId)
 })
 
 test('keys of others on the same token are not seen and not touched', async () => {

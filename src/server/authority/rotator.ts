@@ -197,8 +197,8 @@ export class AuthorityRotator {
   }
 
   #use({ keyId, issued }: IssuedRecord): void {
-    if (this.#active?.key.id === keyId) return
     const key = this.#keyManager.key(keyId)
+    if (key !== undefined && this.#active?.key === key) return
     if (key === undefined) {
       throw new AssayError('unavailable', `cannot sign with ${keyId}: the key manager lost it`)
     }

@@ -47,7 +47,7 @@ export interface KeyManager extends AsyncDisposable {
    * may have been made all the same; it is then in {@link keys} once the HSM is back.
    */
   generateKey(id: string, type: KeyType): Promise<SigningKey>
-  /** The key of that name, or undefined. Never talks to a device: keys are known since the start. */
+  /** The key of that name, or undefined. Never talks to a device: keys are known since it was last opened. */
   key(id: string): SigningKey | undefined
   /** Every key that is ours, by name. */
   keys(): readonly SigningKey[]
