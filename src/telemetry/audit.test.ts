@@ -34,6 +34,21 @@ test('Audit.record() writes every decision, marked as audit, whatever the log le
   assert.equal(written.requestId, '1')
 })
 
+test('Audit.record() writes why something was refused, in bounds, beside the message of the line', () => {
+  const lines: string[] = []
+  const log = openLog({
+    level: 'info',
+    format: 'json',
+    clock: new FakeClock(),
+    sink: { write: (line) => lines.push(line) },
+  })
+  new Audit({ log, clock: new FakeClock() }).record(refused('1'))
+  const written = JSON.parse(lines[0] ?? '')
+  assert.equal(written.message, '/spire.api.server.agent.v1.Agent/AttestAgent refused')
+  assert.equal(written.why, 'x'.repeat(1024))
+  assert.equal(lines[0]?.match(/"message":/g)?.length, 1)
+})
+
 test('Audit.refusals() has the last refused attestations, newest first, in bounds', () => {
   const audit = new Audit({ log: silentLog, clock: new FakeClock() })
   for (let i = 0; i < maxRefusals + 5; i++) audit.record(refused(String(i)))

@@ -18,6 +18,7 @@ export interface Decision {
   readonly attestationType?: string
   /** The stable name of the failed check. */
   readonly reason?: string
+  /** Why not, for people; `why` in the record, of which the first 1,024 characters count. */
   readonly message?: string
   /** What else is worth keeping; never a secret. Keys and CSRs as their SHA-256. */
   readonly details?: LogFields
@@ -56,8 +57,10 @@ export class Audit {
   }
 
   record(decision: Decision): void {
-    const { details, ...fields } = decision
-    this.#log.info({ ...details, ...fields }, `${decision.action} ${decision.result}`)
+    const { details, message, ...fields } = decision
+    // Not under its own name, which is the line's: of two members of one name readers see the last.
+    const why = message !== undefined && { why: bounded(message) }
+    this.#log.info({ ...details, ...fields, ...why }, `${decision.action} ${decision.result}`)
     if (decision.result !== 'refused' || decision.attestationType === undefined) return
     if (this.#refusals.length === maxRefusals) this.#refusals.shift()
     this.#refusals.push({
