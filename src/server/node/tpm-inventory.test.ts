@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { FakeClock } from '#base/fake-clock.ts'
 import { memoryDatastore } from '../../../test/support/memory-datastore.ts'
 import type { InventoryRecord, TpmClock } from '../datastore/datastore.ts'
-import { DatastoreTpmInventory, maxPending } from './tpm-inventory.ts'
+import { DatastoreTpmInventory, maxPending, maxPendingFromAddress } from './tpm-inventory.ts'
 
 const hashOf = (n: number): string => n.toString(16).padStart(64, '0')
 const tpmClock: TpmClock = { resetCount: 1, restartCount: 0, clock: 5n, firmwareVersion: 7n }
@@ -21,7 +21,8 @@ const said: InventoryRecord = {
 
 function inventory() {
   const datastore = memoryDatastore()
-  return { datastore, inventory: new DatastoreTpmInventory(datastore, new FakeClock()) }
+  const clock = new FakeClock()
+  return { datastore, clock, inventory: new DatastoreTpmInventory(datastore, clock) }
 }
 
 test('DatastoreTpmInventory.knock() notes a TPM as pending, and later where it was seen', async () => {
@@ -59,11 +60,31 @@ test('DatastoreTpmInventory never overwrites what an operator says at the same m
   assert.equal((await tpms.record(hashOf(2)))?.state, 'banned')
 })
 
-test('DatastoreTpmInventory.knock() refuses more than a bounded number', async () => {
-  const { inventory: tpms } = inventory()
-  for (let n = 0; n < maxPending; n++) await tpms.knock(hashOf(n), 'a', 'd')
-  await assert.rejects(tpms.knock(hashOf(maxPending), 'a', 'd'), { code: 'resource-exhausted' })
-  await tpms.knock(hashOf(0), 'b', 'd')
+const addressOf = (n: number): string => `192.0.2.${n % 100}`
+
+test('DatastoreTpmInventory.knock() forgets who was seen longest ago when too many are pending', async () => {
+  const { datastore, inventory: tpms, clock } = inventory()
+  await datastore.putInventory([{ ...said, endorsementKeyHash: hashOf(9999), state: 'denied' }])
+  for (let n = 0; n < maxPending; n++) await tpms.knock(hashOf(n), addressOf(n), 'd')
+  await clock.advance(Temporal.Duration.from({ seconds: 1 }))
+  for (let n = 0; n < maxPending; n++) if (n !== 7) await tpms.knock(hashOf(n), addressOf(n), 'd')
+  await tpms.knock(hashOf(maxPending), '198.51.100.1', 'd')
+  const { items } = await datastore.listInventory('pending', { pageSize: 0, pageToken: '' })
+  assert.equal(items.length, maxPending)
+  assert.equal(await tpms.record(hashOf(7)), undefined)
+  assert.equal((await tpms.record(hashOf(maxPending)))?.state, 'pending')
+  assert.equal((await tpms.record(hashOf(9999)))?.state, 'denied')
+})
+
+test('DatastoreTpmInventory.knock() lets one address push out nobody but itself', async () => {
+  const { datastore, inventory: tpms, clock } = inventory()
+  await tpms.knock(hashOf(5000), '198.51.100.1', 'genuine')
+  await clock.advance(Temporal.Duration.from({ seconds: 1 }))
+  for (let n = 0; n < 2 * maxPendingFromAddress; n++)
+    await tpms.knock(hashOf(n), `2001:db8:0:1::${n}`, 'd')
+  const { items } = await datastore.listInventory('pending', { pageSize: 0, pageToken: '' })
+  assert.equal(items.length, maxPendingFromAddress + 1)
+  assert.equal((await tpms.record(hashOf(5000)))?.state, 'pending')
 })
 
 test('DatastoreTpmInventory.recordClock() advances the clock, or changes nothing', async () => {

@@ -1,5 +1,5 @@
 import type { Clock } from '#base/clock.ts'
-import { AssayError } from '#base/errors.ts'
+import { sourceOf } from '#rpc/source-address.ts'
 import type {
   Datastore,
   EnrolmentState,
@@ -9,6 +9,12 @@ import type {
 
 /** Most TPMs that wait for an operator: whoever makes up endorsement keys cannot fill the datastore. */
 export const maxPending = 1000
+
+/** Of which so many may be from one source, so that nobody can fill the list for everybody. */
+export const maxPendingPerSource = 250
+
+/** Most of them from one address: nor can anybody alone push out those that others wait for. */
+export const maxPendingFromAddress = 100
 
 /** The datastore's inventory as the TPM node attestor works with it: as its `TpmInventory`. */
 export class DatastoreTpmInventory {
@@ -24,14 +30,17 @@ export class DatastoreTpmInventory {
     return this.#datastore.inventoryRecord(endorsementKeyHash)
   }
 
-  /** @throws AssayError `resource-exhausted` when {@link maxPending} are waiting already. */
+  /**
+   * Notes a TPM that an operator may let in. When too many are pending the one that was seen longest ago is
+   * forgotten: a node that is there knocks again and again, an invented one need not.
+   */
   async knock(endorsementKeyHash: string, address: string, description: string): Promise<void> {
     const seen = { lastAddress: address, lastSeenSeconds: this.#nowSeconds(), description }
     if ((await this.#datastore.inventoryRecord(endorsementKeyHash)) === undefined) {
-      await this.#requireRoom(endorsementKeyHash)
+      await this.#makeRoom(address)
     }
     await this.#datastore.writeInventory(endorsementKeyHash, (present) => ({
-      ...(present ?? newRecord(endorsementKeyHash, 'pending', seen.lastSeenSeconds)),
+      ...(present ?? newInventoryRecord(endorsementKeyHash, 'pending', seen.lastSeenSeconds)),
       ...seen,
     }))
   }
@@ -43,23 +52,24 @@ export class DatastoreTpmInventory {
   ): Promise<void> {
     const seen = { lastAddress: address, lastSeenSeconds: this.#nowSeconds() }
     await this.#datastore.writeInventory(endorsementKeyHash, (present) => ({
-      ...(present ?? newRecord(endorsementKeyHash, 'allowed', seen.lastSeenSeconds)),
+      ...(present ?? newInventoryRecord(endorsementKeyHash, 'allowed', seen.lastSeenSeconds)),
       ...seen,
       clock: advance(present),
     }))
   }
 
-  async #requireRoom(endorsementKeyHash: string): Promise<void> {
+  async #makeRoom(address: string): Promise<void> {
     const { items } = await this.#datastore.listInventory('pending', {
-      pageSize: maxPending,
+      pageSize: 0,
       pageToken: '',
     })
-    if (items.length < maxPending) return
-    throw new AssayError(
-      'resource-exhausted',
-      `cannot note TPM ${endorsementKeyHash}: ${maxPending} are pending already; allow or deny some`,
-      { reason: 'inventory-full' },
-    )
+    const source = sourceOf(address)
+    const near = items.filter(({ lastAddress }) => sourceOf(lastAddress) === source)
+    const crowd = near.length >= maxPendingFromAddress ? near : items
+    if (crowd === items && items.length < maxPending) return
+    const oldest = crowd.reduce((a, b) => (b.lastSeenSeconds < a.lastSeenSeconds ? b : a))
+    // An operator may have said something of it since it was read.
+    await this.#datastore.deleteInventory(oldest.endorsementKeyHash, 'pending')
   }
 
   #nowSeconds(): number {
@@ -67,7 +77,8 @@ export class DatastoreTpmInventory {
   }
 }
 
-const newRecord = (
+/** The record of a TPM of which only this is known. `firstSeenSeconds`: Unix time. */
+export const newInventoryRecord = (
   endorsementKeyHash: string,
   state: EnrolmentState,
   firstSeenSeconds: number,
