@@ -10,9 +10,6 @@ import type {
 /** Most TPMs that wait for an operator: whoever makes up endorsement keys cannot fill the datastore. */
 export const maxPending = 1000
 
-/** Of which so many may be from one source, so that nobody can fill the list for everybody. */
-export const maxPendingPerSource = 250
-
 /** Most of them from one address: nor can anybody alone push out those that others wait for. */
 export const maxPendingFromAddress = 100
 
