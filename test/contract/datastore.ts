@@ -442,6 +442,21 @@ export function datastoreContract(
   })
 
   suite(`${name} keeps inventory and journals`, () => {
+    check(
+      'deleteInventory() removes a record, and only in the state that is given',
+      async (store) => {
+        await store.putInventory([newInventoryRecord('aa', { state: 'pending' })])
+        const values: unknown[] = []
+        using _watch = store.watch(({ kind, value }) => values.push([kind, value]))
+        assert.equal(await store.deleteInventory('aa', 'allowed'), undefined)
+        assert.equal(await store.deleteInventory('bb'), undefined)
+        assert.deepEqual(values, [])
+        assert.equal((await store.deleteInventory('aa', 'pending'))?.state, 'pending')
+        assert.equal(await store.inventoryRecord('aa'), undefined)
+        assert.deepEqual(values, [['inventory', undefined]])
+      },
+    )
+
     check('putInventory() keeps every bit of a record', async (store) => {
       const records = [newInventoryRecord('aa'), newInventoryRecord('bb', { clock: undefined })]
       await store.putInventory(records)

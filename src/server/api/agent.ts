@@ -16,9 +16,10 @@ import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import { selector, selectorSet } from '#spiffe/selector.ts'
 import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
-import type { Datastore } from '../datastore/datastore.ts'
+import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
 import { checkEntry } from '../entry/entry-fields.ts'
 import { asBanned, isBanned } from '../node/banned.ts'
+import { newInventoryRecord } from '../node/tpm-inventory.ts'
 import { agentMessage, parseNodeFilter, x509SvidMessage } from './agent-messages.ts'
 import { type AttestAgentDependencies, attestAgent, readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
@@ -120,16 +121,21 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       const wanted = agentId(id)
       notesOf(context).subject = wanted
       const node = await datastore.deleteNode(wanted)
+      if (isBanned(node)) await unbanTpm(datastore, node)
       if (node.attestationType === 'join_token') await deleteAlias(datastore, node.agentId)
       log.info({ spiffeId: node.agentId }, 'agent deleted')
       return {}
     },
 
-    /** The node stays, without a serial that could be in use, so that it cannot attest again either. */
+    /**
+     * The node stays, without a serial that could be in use, so that it cannot attest again either; and its TPM is
+     * banned with it, because the node's record is not all that a TPM is let in by.
+     */
     async banAgent({ id }: BanAgentRequest, context: CallContext) {
       const wanted = agentId(id)
       notesOf(context).subject = wanted
       const node = await datastore.updateNode(wanted, asBanned)
+      await banTpm(datastore, node, nowSeconds())
       log.info({ spiffeId: node.agentId }, 'agent banned')
       return {}
     },
@@ -170,6 +176,32 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       throw malformed('token', error)
     }
   }
+}
+
+/** The endorsement key hash of a node with a TPM is the last part of its name. */
+const tpmOf = ({ agentId, attestationType }: AttestedNodeRecord): string | undefined =>
+  attestationType === 'tpm' ? agentId.slice(agentId.lastIndexOf('/') + 1) : undefined
+
+async function banTpm(
+  datastore: Datastore,
+  node: AttestedNodeRecord,
+  nowSeconds: number,
+): Promise<void> {
+  const hash = tpmOf(node)
+  if (hash === undefined) return
+  await datastore.writeInventory(hash, (present) => ({
+    ...(present ?? newInventoryRecord(hash, 'banned', nowSeconds)),
+    state: 'banned',
+  }))
+}
+
+/** Evicting a node lifts its ban, so also that of its TPM. One that was denied stays so. */
+async function unbanTpm(datastore: Datastore, node: AttestedNodeRecord): Promise<void> {
+  const hash = tpmOf(node)
+  if (hash === undefined || (await datastore.inventoryRecord(hash)) === undefined) return
+  await datastore.updateInventory(hash, (present) =>
+    present.state === 'banned' ? { ...present, state: 'allowed', clock: undefined } : present,
+  )
 }
 
 /** Notes the version an agent reports, when it is another one. */

@@ -2,16 +2,18 @@ import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { CallContext } from '#rpc/call.ts'
 import {
+  type DeleteRequest,
   type ImportRequest,
   type ListRequest,
   type Record as RecordMessage,
   type SetStateRequest,
   State,
 } from '#rpc/gen/assay/server/v1/inventory.ts'
-import { spiffeId } from '#spiffe/spiffe-id.ts'
+import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Datastore, EnrolmentState, InventoryRecord } from '../datastore/datastore.ts'
 import { asBanned, isBanned } from '../node/banned.ts'
+import { newInventoryRecord } from '../node/tpm-inventory.ts'
 import { notesOf } from './call-notes.ts'
 import { malformed, parsePage } from './messages.ts'
 
@@ -59,7 +61,7 @@ export function newInventoryService({
         counts[present === undefined ? 'created' : 'updated']++
         changed.push(
           present === undefined
-            ? newRecord(hash, state, nodeName)
+            ? { ...newInventoryRecord(hash, state, nowSeconds()), nodeName }
             : { ...withState(present, state), nodeName },
         )
       }
@@ -71,7 +73,10 @@ export function newInventoryService({
       return counts
     },
 
-    /** Allowing a TPM, also one that is allowed, starts a new life: what it said of its clock is forgotten. */
+    /**
+     * A TPM that was never seen can be named by its whole hash. Allowing one, also one that is allowed, starts a
+     * new life: what it said of its clock is forgotten.
+     */
     async setState(request: SetStateRequest, context: CallContext) {
       const state = parseState(request.state)
       if (state === 'pending') throw malformed('state', 'only a TPM that knocks is pending')
@@ -79,7 +84,8 @@ export function newInventoryService({
       notesOf(context).subject = hash
       notesOf(context).details = { state }
       const nodeName = parseNodeName(request.nodeName)
-      const record = await datastore.updateInventory(hash, (present) => {
+      const record = await datastore.writeInventory(hash, (found) => {
+        const present = found ?? newInventoryRecord(hash, state, nowSeconds())
         if (state === 'denied' && present.state === 'allowed') {
           throw new AssayError(
             'failed-precondition',
@@ -92,6 +98,20 @@ export function newInventoryService({
       await followState(record)
       return recordMessage(record)
     },
+
+    async delete({ endorsementKeyHash }: DeleteRequest, context: CallContext) {
+      const hash = await findHash(endorsementKeyHash)
+      notesOf(context).subject = hash
+      const record = await datastore.deleteInventory(hash)
+      if (record === undefined) throw new AssayError('not-found', `no TPM is known as ${hash}`)
+      const agentId = agentIdOf(hash)
+      if ((await datastore.node(agentId)) !== undefined) await datastore.deleteNode(agentId)
+      return recordMessage(record)
+    },
+  }
+
+  function agentIdOf(hash: string): SpiffeId {
+    return spiffeId(trustDomain, `/spire/agent/tpm/${hash}`)
   }
 
   async function findHash(text: string): Promise<string> {
@@ -116,7 +136,7 @@ export function newInventoryService({
 
   /** A node lives no longer than its TPM may, and comes back when its TPM may. */
   async function followState({ endorsementKeyHash, state }: InventoryRecord): Promise<void> {
-    const agentId = spiffeId(trustDomain, `/spire/agent/tpm/${endorsementKeyHash}`)
+    const agentId = agentIdOf(endorsementKeyHash)
     const node = await datastore.node(agentId)
     if (node === undefined) return
     if (state === 'allowed') {
@@ -126,17 +146,8 @@ export function newInventoryService({
     }
   }
 
-  function newRecord(hash: string, state: EnrolmentState, nodeName: string): InventoryRecord {
-    return {
-      endorsementKeyHash: hash,
-      state,
-      nodeName,
-      lastAddress: '',
-      firstSeenSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
-      lastSeenSeconds: 0,
-      description: '',
-      clock: undefined,
-    }
+  function nowSeconds(): number {
+    return Math.floor(clock.now().epochMilliseconds / 1000)
   }
 }
 

@@ -105,7 +105,12 @@ export const policy: ReadonlyMap<string, readonly CallerClass[]> = new Map([
     List: operators,
     Import: operators,
     SetState: operators,
+    Delete: operators,
   }),
-  ...methods('assay.server.v1.Keys', { GetStatus: operators, Resume: operators }),
+  ...methods('assay.server.v1.Keys', {
+    GetStatus: operators,
+    Resume: operators,
+    AcceptClock: operators,
+  }),
   ...methods('assay.server.v1.Refusals', { List: operators }),
 ])

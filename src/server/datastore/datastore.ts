@@ -223,6 +223,15 @@ export interface Datastore extends AsyncDisposable {
     endorsementKeyHash: string,
     change: (record: InventoryRecord | undefined) => InventoryRecord,
   ): Promise<InventoryRecord>
+  /**
+   * Removes a record; where `state` is given, only while it is in that state.
+   *
+   * @returns undefined when there was none to remove.
+   */
+  deleteInventory(
+    endorsementKeyHash: string,
+    state?: EnrolmentState,
+  ): Promise<InventoryRecord | undefined>
   listInventory(state: EnrolmentState | undefined, page: Page): Promise<Listed<InventoryRecord>>
 
   /**

@@ -244,6 +244,15 @@ class Sqlite implements SqliteDatastore {
     )
   }
 
+  deleteInventory(
+    endorsementKeyHash: string,
+    state?: EnrolmentState,
+  ): Promise<InventoryRecord | undefined> {
+    return this.#writer.write((changes) =>
+      this.#inventory.delete(endorsementKeyHash, state, changes),
+    )
+  }
+
   async listInventory(
     state: EnrolmentState | undefined,
     page: Page,

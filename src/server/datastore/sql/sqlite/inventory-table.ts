@@ -25,6 +25,7 @@ export class InventoryTable {
   readonly #database: DatabaseSync
   readonly #byHash: StatementSync
   readonly #put: StatementSync
+  readonly #delete: StatementSync
 
   constructor(database: DatabaseSync) {
     const names = columns
@@ -40,6 +41,7 @@ export class InventoryTable {
       `INSERT INTO inventory (${names.join(', ')}) VALUES (${names.map(() => '?').join(', ')})
        ON CONFLICT (endorsement_key_hash) DO UPDATE SET ${replaced.join(', ')}`,
     )
+    this.#delete = database.prepare('DELETE FROM inventory WHERE endorsement_key_hash = ?')
   }
 
   get(endorsementKeyHash: string): InventoryRecord | undefined {
@@ -96,6 +98,18 @@ export class InventoryTable {
     const after = { ...change(this.get(endorsementKeyHash)), endorsementKeyHash }
     this.put(after, changes)
     return after
+  }
+
+  delete(
+    endorsementKeyHash: string,
+    state: EnrolmentState | undefined,
+    changes: Record,
+  ): InventoryRecord | undefined {
+    const present = this.get(endorsementKeyHash)
+    if (present === undefined || (state !== undefined && present.state !== state)) return undefined
+    this.#delete.run(endorsementKeyHash)
+    changes({ kind: 'inventory', key: endorsementKeyHash, value: undefined })
+    return present
   }
 }
 

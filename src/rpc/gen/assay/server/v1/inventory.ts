@@ -80,6 +80,11 @@ export interface SetStateRequest {
   nodeName: string;
 }
 
+export interface DeleteRequest {
+  /** As in SetStateRequest. */
+  endorsementKeyHash: string;
+}
+
 function createBaseRecord(): Record {
   return {
     endorsementKeyHash: "",
@@ -682,6 +687,69 @@ export const SetStateRequest: MessageFns<SetStateRequest> = {
   },
 };
 
+function createBaseDeleteRequest(): DeleteRequest {
+  return { endorsementKeyHash: "" };
+}
+
+export const DeleteRequest: MessageFns<DeleteRequest> = {
+  encode(message: DeleteRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.endorsementKeyHash !== "") {
+      writer.uint32(10).string(message.endorsementKeyHash);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DeleteRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDeleteRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.endorsementKeyHash = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: DeleteRequest): unknown {
+    const obj: any = {};
+    if (message.endorsementKeyHash !== undefined) {
+      obj.endorsement_key_hash = message.endorsementKeyHash;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DeleteRequest>, I>>(base?: I): DeleteRequest {
+    return DeleteRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DeleteRequest>, I>>(object: I): DeleteRequest {
+    const message = createBaseDeleteRequest();
+    message.endorsementKeyHash = object.endorsementKeyHash ?? "";
+    return message;
+  },
+};
+
 /** Which TPMs may join, by their endorsement key. Callers: local or admin. */
 export type InventoryDefinition = typeof InventoryDefinition;
 export const InventoryDefinition = {
@@ -705,10 +773,22 @@ export const InventoryDefinition = {
       responseStream: false,
       options: {},
     },
-    /** Sets the state of one record. FAILED_PRECONDITION tells what the present state does not allow. */
+    /**
+     * Sets the state of one record; by the whole hash also of a TPM that was never seen. FAILED_PRECONDITION tells
+     * what the present state does not allow.
+     */
     setState: {
       name: "SetState",
       requestType: SetStateRequest as typeof SetStateRequest,
+      requestStream: false,
+      responseType: Record as typeof Record,
+      responseStream: false,
+      options: {},
+    },
+    /** Forgets a TPM and its node, whatever was said of it; it is then as if it had never been seen. */
+    delete: {
+      name: "Delete",
+      requestType: DeleteRequest as typeof DeleteRequest,
       requestStream: false,
       responseType: Record as typeof Record,
       responseStream: false,
