@@ -7,13 +7,14 @@ import { connectTls } from '#rpc/client.ts'
 import { InventoryDefinition, State } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
+import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { DebugDefinition } from '#rpc/gen/spire/api/server/debug/v1/debug.ts'
 import { LocalAuthorityDefinition } from '#rpc/gen/spire/api/server/localauthority/v1/localauthority.ts'
 import { LoggerDefinition } from '#rpc/gen/spire/api/server/logger/v1/logger.ts'
 import { TrustDomainDefinition } from '#rpc/gen/spire/api/server/trustdomain/v1/trustdomain.ts'
-import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
-import { LiveServer } from '../support/live-server.ts'
+import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
+import { idOf, LiveServer } from '../support/live-server.ts'
 
 const clock = new FakeClock()
 const live = await LiveServer.start({ clock })
@@ -177,6 +178,7 @@ test('Inventory imports all or nothing, lists, and finds by prefix', async () =>
   for (const [endorsementKeyHash, state, code] of [
     ['a'.repeat(7), State.ALLOWED, 'invalid-argument'],
     ['b'.repeat(8), State.ALLOWED, 'not-found'],
+    [`${'b'.repeat(63)}x`, State.ALLOWED, 'invalid-argument'],
     [hash('a'), State.PENDING, 'invalid-argument'],
     [hash('a'), State.STATE_UNSPECIFIED, 'invalid-argument'],
   ] as const) {
@@ -193,9 +195,28 @@ test('Inventory imports all or nothing, lists, and finds by prefix', async () =>
   })
 })
 
-test('Inventory bans the node of a TPM with it, and lifts that', async () => {
-  const agentId = parseSpiffeId(`spiffe://example.org/spire/agent/tpm/${hash('c')}`)
-  await inventory.import({ records: [{ endorsementKeyHash: hash('c') }] })
+test('Inventory takes the whole hash of a TPM that was never seen, and forgets one', async () => {
+  const states = [
+    ['7', State.ALLOWED],
+    ['8', State.DENIED],
+    ['9', State.BANNED],
+  ] as const
+  for (const [digit, state] of states) {
+    const of = { endorsementKeyHash: hash(digit), state, nodeName: `n${digit}` }
+    const record = await inventory.setState(of)
+    assert.deepEqual([record.state, record.nodeName], [state, `n${digit}`])
+    assert.equal((await live.datastore.inventoryRecord(hash(digit)))?.nodeName, `n${digit}`)
+  }
+  const agentId = await putTpmNode(hash('9'))
+  await inventory.delete({ endorsementKeyHash: '9'.repeat(8) })
+  assert.equal(await live.datastore.inventoryRecord(hash('9')), undefined)
+  assert.equal(await live.datastore.node(agentId), undefined)
+  await assert.rejects(inventory.delete({ endorsementKeyHash: hash('9') }), { code: 'not-found' })
+})
+
+/** The node of a TPM that attested. */
+async function putTpmNode(endorsementKeyHash: string): Promise<SpiffeId> {
+  const agentId = parseSpiffeId(`spiffe://example.org/spire/agent/tpm/${endorsementKeyHash}`)
   await live.datastore.putNode({
     agentId,
     attestationType: 'tpm',
@@ -208,6 +229,46 @@ test('Inventory bans the node of a TPM with it, and lifts that', async () => {
     agentVersion: '',
     attestedAtSeconds: 0,
   })
+  return agentId
+}
+
+test('BanAgent bans the TPM of a node with it, and DeleteAgent lifts that', async () => {
+  const agentId = await putTpmNode(hash('d'))
+  const agents = live.local.client(AgentDefinition)
+  const state = async () => (await live.datastore.inventoryRecord(hash('d')))?.state
+  await agents.banAgent({ id: idOf(agentId) })
+  assert.equal(await state(), 'banned')
+  await agents.deleteAgent({ id: idOf(agentId) })
+  assert.equal(await state(), 'allowed')
+  await putTpmNode(hash('d'))
+  await inventory.setState({ endorsementKeyHash: hash('d'), state: State.BANNED })
+  await live.datastore.updateInventory(hash('d'), (one) => ({ ...one, state: 'denied' }))
+  await agents.deleteAgent({ id: idOf(agentId) })
+  assert.equal(await state(), 'denied')
+})
+
+test('Keys accepts a clock that was set back', async () => {
+  const steady = new FakeClock()
+  let hoursBack = 0
+  await using server = await LiveServer.start({
+    clock: {
+      now: () => steady.now().subtract({ hours: hoursBack }),
+      sleep: (duration, signal) => steady.sleep(duration, signal),
+    },
+  })
+  await server.mint('/web')
+  const keys = server.local.client(KeysDefinition)
+  const before = steady.now().epochMilliseconds / 1000
+  hoursBack = 1
+  await assert.rejects(server.mint('/web'), { reason: 'clock-went-back' })
+  assert.deepEqual(await keys.acceptClock({}), { now: before - 3600 })
+  await server.mint('/web')
+  assert.ok(server.lines.some((line) => line.includes('Keys/AcceptClock')))
+})
+
+test('Inventory bans the node of a TPM with it, and lifts that', async () => {
+  await inventory.import({ records: [{ endorsementKeyHash: hash('c') }] })
+  const agentId = await putTpmNode(hash('c'))
   await inventory.setState({ endorsementKeyHash: hash('c'), state: State.BANNED })
   assert.equal((await live.datastore.node(agentId))?.serialNumber, '')
   await inventory.setState({ endorsementKeyHash: hash('c'), state: State.ALLOWED })

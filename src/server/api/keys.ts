@@ -1,16 +1,20 @@
+import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
-import type { Key } from '#rpc/gen/assay/server/v1/keys.ts'
+import type { CallContext } from '#rpc/call.ts'
+import type { AcceptClockRequest, Key } from '#rpc/gen/assay/server/v1/keys.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { AuthorityState } from '../authority/authority-state.ts'
 import type { KeyManager, SigningKey } from '../plugin/key-manager/key-manager.ts'
+import { notesOf } from './call-notes.ts'
 
 export interface KeysServiceDependencies {
   readonly keyManager: KeyManager
-  readonly authorities: Pick<AuthorityManager, 'states'>
+  readonly authorities: Pick<AuthorityManager, 'states' | 'acceptClock'>
+  readonly clock: Clock
 }
 
 /** `assay.server.v1.Keys`: what the key manager holds and whether it works. */
-export function newKeysService({ keyManager, authorities }: KeysServiceDependencies) {
+export function newKeysService({ keyManager, authorities, clock }: KeysServiceDependencies) {
   return {
     getStatus: async () => status(),
 
@@ -22,6 +26,13 @@ export function newKeysService({ keyManager, authorities }: KeysServiceDependenc
       }
       await keyManager.resume()
       return status()
+    },
+
+    async acceptClock(_request: AcceptClockRequest, context: CallContext) {
+      const now = Math.floor(clock.now().epochMilliseconds / 1000)
+      await authorities.acceptClock()
+      notesOf(context).details = { now }
+      return { now }
     },
   }
 

@@ -10,6 +10,14 @@ export interface GetStatusRequest {
 export interface ResumeRequest {
 }
 
+export interface AcceptClockRequest {
+}
+
+export interface AcceptClockResponse {
+  /** Unix time by the server's clock, which is now taken for right. */
+  now: number;
+}
+
 export interface Status {
   /** ok, degraded, down or refused. */
   state: string;
@@ -130,6 +138,120 @@ export const ResumeRequest: MessageFns<ResumeRequest> = {
   },
   fromPartial<I extends Exact<DeepPartial<ResumeRequest>, I>>(_: I): ResumeRequest {
     const message = createBaseResumeRequest();
+    return message;
+  },
+};
+
+function createBaseAcceptClockRequest(): AcceptClockRequest {
+  return {};
+}
+
+export const AcceptClockRequest: MessageFns<AcceptClockRequest> = {
+  encode(_: AcceptClockRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AcceptClockRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAcceptClockRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(_: AcceptClockRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AcceptClockRequest>, I>>(base?: I): AcceptClockRequest {
+    return AcceptClockRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AcceptClockRequest>, I>>(_: I): AcceptClockRequest {
+    const message = createBaseAcceptClockRequest();
+    return message;
+  },
+};
+
+function createBaseAcceptClockResponse(): AcceptClockResponse {
+  return { now: 0 };
+}
+
+export const AcceptClockResponse: MessageFns<AcceptClockResponse> = {
+  encode(message: AcceptClockResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.now !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.now)) !== BigInt(message.now)) {
+        throw new globalThis.Error("value provided for field BigInt(message.now) of type int64 too large");
+      }
+      writer.uint32(8).int64(BigInt(message.now));
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AcceptClockResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAcceptClockResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.now = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: AcceptClockResponse): unknown {
+    const obj: any = {};
+    if (message.now !== undefined) {
+      obj.now = globalThis.String(message.now);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AcceptClockResponse>, I>>(base?: I): AcceptClockResponse {
+    return AcceptClockResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AcceptClockResponse>, I>>(object: I): AcceptClockResponse {
+    const message = createBaseAcceptClockResponse();
+    message.now = object.now ?? 0;
     return message;
   },
 };
@@ -464,6 +586,15 @@ export const KeysDefinition = {
       requestType: ResumeRequest as typeof ResumeRequest,
       requestStream: false,
       responseType: Status as typeof Status,
+      responseStream: false,
+      options: {},
+    },
+    /** An operator says that the server's clock is right, although something was issued at a later time. */
+    acceptClock: {
+      name: "AcceptClock",
+      requestType: AcceptClockRequest as typeof AcceptClockRequest,
+      requestStream: false,
+      responseType: AcceptClockResponse as typeof AcceptClockResponse,
       responseStream: false,
       options: {},
     },
