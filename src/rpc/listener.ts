@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import type { ServerOptions as Http2ServerOptions } from 'node:http2'
 import type { Server as NetServer, Socket } from 'node:net'
 import {
   type ConnectionInjector,
@@ -21,6 +22,11 @@ export interface ListenerLimits {
   readonly maxConcurrentStreams?: number
   /** Largest request message, in bytes. Default 4 MiB, gRPC's own. */
   readonly maxRequestBytes?: number
+  /**
+   * Calls a connection may cancel in a second, and at first this many at once; one that cancels more is closed
+   * (CVE-2023-44487). Default: 33 a second and 1000 at once, as node:http2 has it.
+   */
+  readonly maxCancelsPerSecond?: number
   /** Connections open at once, whoever they are from. Default 10,000. */
   readonly maxConnections?: number
   /** A connection that has sent no HTTP/2 preface by then is closed. Default 5 s. */
@@ -86,7 +92,7 @@ export class Listener {
   constructor(options: ListenerOptions) {
     const { strangers, ...limits } = options.limits
     this.#options = options
-    this.#door = newDoor(grpcOptions(limits))
+    this.#door = newDoor(grpcOptions(limits), limits.maxCancelsPerSecond)
     this.#strangersDoor = strangers && newDoor(strangerOptions({ ...limits, ...strangers }))
   }
 
@@ -222,8 +228,14 @@ interface Door {
   readonly injector: ConnectionInjector
 }
 
-function newDoor(options: ServerOptions): Door {
+function newDoor(options: ServerOptions, maxCancelsPerSecond?: number): Door {
   const grpc = new GrpcServer(options)
+  if (maxCancelsPerSecond !== undefined) {
+    // What grpc-js gives to node:http2; it has no option for this part of it.
+    const { commonServerOptions } = grpc as unknown as { commonServerOptions: Http2ServerOptions }
+    commonServerOptions.streamResetBurst = maxCancelsPerSecond
+    commonServerOptions.streamResetRate = maxCancelsPerSecond
+  }
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure())
   return { grpc, injector }
 }

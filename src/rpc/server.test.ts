@@ -16,12 +16,13 @@ import {
   type Logged,
   newServer,
   random,
+  type Services,
   serve,
   temporaryFolder,
   until,
 } from '../../test/support/rpc.ts'
 import type { CallContext, Peer, UnixPeer } from './call.ts'
-import { connectUnix } from './client.ts'
+import { type Connection, connectUnix } from './client.ts'
 import {
   HealthDefinition,
   HealthCheckResponse_ServingStatus as Serving,
@@ -285,6 +286,35 @@ describe('RpcServer on a Unix socket', () => {
       break
     }
     await until(() => returned)
+  })
+
+  it('lets a connection cancel as often as maxCancelsPerSecond says, and closes one that does more', async () => {
+    const forever: Services = {
+      health: {
+        async *watch(_request, { signal }) {
+          yield serving
+          await once(signal, 'abort')
+        },
+      },
+    }
+    const cancelMany = async (connection: Connection): Promise<void> => {
+      const health = connection.client(HealthDefinition)
+      for (let round = 0; round < 25; round++) {
+        const cancelled = Array.from({ length: 50 }, async () => {
+          for await (const _answer of health.watch({})) break
+        })
+        await Promise.all(cancelled)
+      }
+    }
+    await using served = await serve(forever)
+    await assert.rejects(cancelMany(served.connection), AssayError)
+    using folder = temporaryFolder()
+    await using server = newServer()
+    server.addService(HealthDefinition, forever.health ?? {})
+    const path = join(folder.path, 'generous.sock')
+    await server.listenUnix({ path, mode: 0o777, maxCancelsPerSecond: 10_000 })
+    using connection = connectUnix(path, { clock })
+    await cancelMany(connection)
   })
 
   it('holds a producer back when the reader does not read', async () => {

@@ -31,6 +31,12 @@ const maxConnectionsPerUser = 1024
  */
 const bounds = { maxConcurrentStreams: 32, maxRequestBytes: 32 * 1024 }
 
+/**
+ * A client may take the first message of a stream and cancel the rest, at each call anew. It is a local process, and
+ * calls cost the agent as much as cancelling them.
+ */
+const maxCancelsPerSecond = 50_000
+
 /** Serves the Workload API, health and reflection. @throws AssayError `failed-precondition` */
 export async function openWorkloadApi(
   config: AgentConfig,
@@ -61,6 +67,7 @@ export async function openWorkloadApi(
       mode: 0o777,
       directoryMode: 0o755,
       maxConnectionsPerUser,
+      maxCancelsPerSecond,
       ...bounds,
       ...(i === 0 && fd !== undefined && { fd }),
     })
