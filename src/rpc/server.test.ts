@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { connect as connectSocket, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
@@ -455,11 +455,21 @@ describe('listenUnix()', () => {
       await using server = newServer()
       await server.listenUnix({ path, mode: 0o770, directoryMode: 0o750 })
       assert.equal(statSync(path).mode & 0o777, 0o770)
-      assert.equal(statSync(join(path, '..')).mode & 0o027, 0)
+      assert.equal(statSync(join(path, '..')).mode & 0o777, 0o750)
+      assert.equal(statSync(join(path, '../..')).mode & 0o777, 0o755)
     } finally {
       process.umask(before)
     }
     assert.equal(existsSync(path), false)
+  })
+
+  it('leaves the mode of a folder that is there', async () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, 'a/s')
+    mkdirSync(join(path, '..'), { mode: 0o700 })
+    await using server = newServer()
+    await server.listenUnix({ path, mode: 0o770 })
+    assert.equal(statSync(join(path, '..')).mode & 0o777, 0o700)
   })
 
   it('replaces the socket of a server that was killed', async () => {

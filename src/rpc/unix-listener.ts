@@ -12,7 +12,7 @@ export interface ListenUnixOptions extends ListenerLimits {
   readonly path: string
   /** Mode of the socket; connecting needs write permission. */
   readonly mode: number
-  /** Mode of the folder, if it has to be made. Default 0755. */
+  /** Mode of the folder, if it has to be made, whatever the umask. Default 0755, as of folders above it. */
   readonly directoryMode?: number
   /** A socket that is listening already, passed in by systemd. `path` then only names it, and `mode` is its. */
   readonly fd?: number
@@ -40,7 +40,7 @@ export async function listenUnix(
     return { path }
   }
   checkPath(path)
-  mkdirSync(dirname(path), { recursive: true, mode: directoryMode })
+  makeDirectory(dirname(path), directoryMode)
   await removeStaleSocket(path)
   await listening(server, { path })
   chmodSync(path, mode)
@@ -88,6 +88,16 @@ function checkPath(path: string): void {
     ? `it is ${length} bytes long, and a socket address holds ${maxSocketPathBytes}`
     : 'it is not absolute'
   throw new AssayError('failed-precondition', `cannot listen on the socket ${path}: ${why}`)
+}
+
+function makeDirectory(directory: string, mode: number): void {
+  const first = mkdirSync(directory, { recursive: true, mode })
+  if (first === undefined) return
+  chmodSync(directory, mode)
+  for (let made = directory; made !== first; ) {
+    made = dirname(made)
+    chmodSync(made, 0o755)
+  }
 }
 
 /** Removes what a server that was killed left behind, and nothing else. */

@@ -67,7 +67,7 @@ export const serverConfigSchema = object({
   socket_path: path()
     .default('/run/assay/server.sock')
     .describe(
-      'The Unix socket of the administration API. Its directory is made with mode 0750 and the socket has 0770: who may open it administers the trust domain.',
+      'The Unix socket of the administration API. The socket has mode 0770: who may open it administers the trust domain. Its directory is made with mode 0755, because the agent’s socket may be below it.',
     ),
   ca_ttl: duration({ min: '5m', max: '87600h' })
     .default('24h')

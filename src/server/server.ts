@@ -348,7 +348,6 @@ async function openParts(
   await local.listenUnix({
     path: config.socket_path,
     mode: 0o770,
-    directoryMode: 0o750,
     maxRequestBytes: 64 * 1024 * 1024,
   })
   log.info({ socket: config.socket_path }, 'administration is open')
