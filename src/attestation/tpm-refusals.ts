@@ -35,7 +35,7 @@ const installAnchor =
 const makersMistake =
   'If the TPM is genuine its maker issued a faulty certificate: allow the node by `assay inventory approve <hash>` on a server without `endorsement_ca`, and tell us the model.'
 
-/** What each reason means and what to do, as `assay why` and docs/tpm-attestation.md show it. */
+/** What each reason means and what to do, as `assay refusal list --server` and docs/tpm-attestation.md show it. */
 export const tpmRefusals: Readonly<Record<TpmRefusal, RefusalExplanation>> = {
   'attestation-malformed': {
     meaning: 'The first message cannot be read: cut short, too long, or of another version.',
@@ -139,7 +139,8 @@ export const tpmRefusals: Readonly<Record<TpmRefusal, RefusalExplanation>> = {
   'endorsement-certificate-quirk': {
     meaning:
       'The certificate breaks a rule in a way that is known of makers but not tolerated here.',
-    remedy: 'Tolerate the quirk the message names, if the maker is known for it.',
+    remedy:
+      'If the maker is known for it, add the quirk the message names to `node_attestors.tpm.tolerate`.',
   },
   'endorsement-issuer-unknown': {
     meaning: 'No installed authority issued the certificate or the intermediates the node sent.',

@@ -93,3 +93,18 @@ test('configWarnings() speaks of keys outside an HSM, of long lifetimes and of f
   const safe = `${least}key_manager: { pkcs11: { module: /m, token_label: t, pin_file: /p } }\nnode_attestors: { join_token: {} }\n`
   assert.deepEqual(configWarnings(parse(safe)), [])
 })
+
+test('serverConfigSchema reads how TPMs are judged, and refuses what no TPM has', () => {
+  const tpm = (text: string): unknown =>
+    parse(`${least}key_manager: { memory: {} }\nnode_attestors: { tpm: { ${text} } }\n`)
+      .node_attestors.tpm
+  assert.deepEqual(tpm('expiry: enforce, tolerate: [], pcrs: [0, 7]'), {
+    endorsement_ca: undefined,
+    allow: 'inventory',
+    expiry: 'enforce',
+    tolerate: [],
+    pcrs: [0, 7],
+  })
+  for (const wrong of ['pcrs: [24]', 'tolerate: [anything]', 'expiry: never'])
+    assert.throws(() => tpm(wrong), ConfigError)
+})

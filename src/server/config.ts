@@ -4,6 +4,7 @@ import { boolean, choice, duration, integer, path, port, text } from '#config/fi
 import type { Value } from '#config/schema.ts'
 import { parseSpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import { certificateQuirks } from '#tpm/verify/certificate-quirks.ts'
 
 const keyType = () => choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096')
 const ip = () =>
@@ -28,7 +29,7 @@ const keyManagerSchema = oneOf({
     path: path()
       .optional()
       .describe(
-        'A directory for the keys. Default: `keys` in data_dir. Whoever can read it is you.',
+        'The file for the keys. Default: `keys.json` in data_dir. Whoever can read it can sign as this trust domain.',
       ),
   }),
   memory: object({}),
@@ -45,6 +46,21 @@ const nodeAttestorsSchema = object({
       .default('inventory')
       .describe(
         'Which TPMs may join: `inventory`, those an operator has allowed (`assay inventory`); `endorsement_ca`, every TPM of the trusted makers that is not denied or banned.',
+      ),
+    expiry: choice('enforce', 'enforce-at-enrolment')
+      .default('enforce-at-enrolment')
+      .describe(
+        'Whether endorsement certificates must be unexpired always, or only until the TPM is allowed in the inventory: chips outlive their certificates.',
+      ),
+    tolerate: list(choice(...certificateQuirks))
+      .optional()
+      .describe(
+        'Which known mistakes of makers in endorsement certificates are let pass. Default: all of these. `[]`: none.',
+      ),
+    pcrs: list(integer({ min: 0, max: 23 }))
+      .default([0, 1, 2, 3, 4, 5, 6, 7, 9, 14])
+      .describe(
+        'The SHA-256 registers that are quoted and become selectors. Not 10 where IMA extends it all the time.',
       ),
   })
     .optional()

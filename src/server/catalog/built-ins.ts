@@ -54,13 +54,16 @@ export async function openNodeAttestors(
 ): Promise<ReadonlyMap<string, NodeAttestor>> {
   const attestors: NodeAttestor[] = []
   if (settings.tpm !== undefined) {
-    const { endorsement_ca, allow } = settings.tpm
+    const { endorsement_ca, allow, expiry, tolerate, pcrs } = settings.tpm
     attestors.push(
       createTpmNodeAttestor({
         trustDomain,
         endorsementAuthorities:
           endorsement_ca === undefined ? [] : await loadCertificates(endorsement_ca),
         allow,
+        expiry,
+        pcrs,
+        ...(tolerate !== undefined && { toleratedQuirks: tolerate }),
         inventory: new DatastoreTpmInventory(datastore, clock),
         clock,
         random,

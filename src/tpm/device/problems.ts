@@ -85,7 +85,8 @@ export const deviceProblems: Readonly<Record<DeviceProblem, DeviceProblemExplana
   'tpm-authorization': {
     code: 'failed-precondition',
     meaning: 'the endorsement hierarchy has a password, and the agent’s is missing or wrong',
-    remedy: 'give the agent the password as a credential',
+    remedy:
+      'an agent cannot give one: take the password away, by tpm2_changeauth -c endorsement -p PASSWORD',
   },
   'tpm-not-started': {
     code: 'failed-precondition',
@@ -111,7 +112,7 @@ export const deviceProblems: Readonly<Record<DeviceProblem, DeviceProblemExplana
     code: 'failed-precondition',
     meaning: 'the endorsement certificate in the TPM is for another key than the TPM makes',
     remedy:
-      'the TPM’s endorsement seed was changed; choose another endorsement_key, or replace the chip',
+      'the TPM’s endorsement seed was changed; write the right certificate into the TPM, or replace the chip',
   },
   'tpm-response': {
     code: 'internal',
