@@ -9,6 +9,7 @@ import { exitStatuses } from '#cli/exit-status.ts'
 import { detailLines, optionLabel } from '#cli/help.ts'
 import { jsonSchema, markdownTable } from '#config/reference.ts'
 import { serverConfigSchema } from '#server/config.ts'
+import { commandManual, daemonManual } from './manual.ts'
 
 const root = new URL('..', import.meta.url).pathname
 const made = '<!-- Made by scripts/generate; do not edit. -->'
@@ -117,17 +118,39 @@ ${rows.join('\n')}
 `
 }
 
+const daemonSignals = [
+  ['SIGTERM, SIGINT', 'Ends in order: calls that are under way are finished first.'],
+  ['SIGHUP', 'Reads log_level again.'],
+] as const
+
+const daemonStatuses = [
+  [0, 'All is well.'],
+  [1, 'It failed and may be tried again.'],
+  [2, 'Somebody has to put something right first.'],
+] as const
+
 const problems: string[] = []
 const documents: Readonly<Record<string, string>> = {
   'docs/configuration.md': configuration(),
   'docs/server.schema.json': `${JSON.stringify(jsonSchema(serverConfigSchema), undefined, 2)}\n`,
   'docs/agent.schema.json': `${JSON.stringify(jsonSchema(agentConfigSchema), undefined, 2)}\n`,
   'docs/commands.md': await commandReference(),
+  'docs/man/assay.1': commandManual(await allCommands(), commonOptions),
+  'docs/man/assay-server.8': daemonManual('assay-server', {
+    summary: 'the authority of a trust domain',
+    signals: daemonSignals,
+    statuses: daemonStatuses,
+  }),
+  'docs/man/assay-agent.8': daemonManual('assay-agent', {
+    summary: 'gives the workloads of a node their identities',
+    signals: daemonSignals,
+    statuses: [...daemonStatuses, [3, 'The server has banned this node.']],
+  }),
   'docs/conformance.md': conformance(problems),
 }
 
 const check = process.argv.includes('--check')
-mkdirSync(`${root}docs`, { recursive: true })
+mkdirSync(`${root}docs/man`, { recursive: true })
 for (const [file, text] of Object.entries(documents)) {
   let present = ''
   try {
