@@ -125,8 +125,9 @@ export class HsmClient implements AsyncDisposable {
   /**
    * Resolves once the token is open and every key on it has signed a challenge.
    *
-   * @throws AssayError `unavailable` when the token cannot be opened; `failed-precondition`, reason
-   * `hsm-pin-refused`, when it refused the PIN: whoever starts again by itself may lock the token.
+   * @throws AssayError `unavailable` when the token cannot be opened; `failed-precondition` when the PIN cannot
+   * be read or several tokens have the label, and, with the reason `hsm-pin-refused`, when the token refused the
+   * PIN: whoever starts again by itself may lock it.
    */
   static async open(options: HsmClientOptions): Promise<HsmClient> {
     const client = new HsmClient(options)
@@ -326,7 +327,7 @@ export class HsmClient implements AsyncDisposable {
       case 'recovering':
       case 'absent':
         this.#limitOpening(process)
-        this.#lose(event.detail)
+        this.#lose(event.detail, event.state === 'absent' && event.needsOperator)
         return
       case 'refused':
         this.#refuse(event.detail)
@@ -355,10 +356,11 @@ export class HsmClient implements AsyncDisposable {
     )
   }
 
-  #lose(why: string): void {
+  #lose(why: string, needsOperator = false): void {
     this.#voidKeys()
     this.#set({ state: 'down', detail: why })
-    const error = new AssayError('unavailable', `cannot open the hsm: ${why}`)
+    const code = needsOperator ? 'failed-precondition' : 'unavailable'
+    const error = new AssayError(code, `cannot open the hsm: ${why}`)
     this.#opened.reject(error)
     this.#resumption.reject(error)
   }

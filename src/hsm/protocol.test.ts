@@ -41,7 +41,11 @@ test('every message is read as it was written', () => {
   assert.deepEqual(parseKeyDescription(encodeMessage(key)), key)
   const failure = { code: 'already-exists', message: 'm' } as const
   assert.deepEqual(parseFailure(encodeMessage(failure)), failure)
-  for (const event of [ready, { state: 'absent', detail: 'd' }, { state: 'refused', detail: '' }]) {
+  for (const event of [
+    ready,
+    { state: 'absent', detail: 'd', needsOperator: true },
+    { state: 'refused', detail: '' },
+  ]) {
     assert.deepEqual(parseSignerEvent(encodeMessage(event)), event)
   }
 })

@@ -89,8 +89,8 @@ export type SignerEvent =
     }
   /** The sessions are gone; every `ref` is void; opening again has begun. */
   | { readonly state: 'recovering'; readonly detail: string }
-  /** Opening failed and will be tried again within about a second. */
-  | { readonly state: 'absent'; readonly detail: string }
+  /** Opening failed and will be tried again within about a second, though an operator may have to act first. */
+  | { readonly state: 'absent'; readonly detail: string; readonly needsOperator: boolean }
   /** The PIN was refused, or would lock the token if it were wrong. The process ends now. */
   | { readonly state: 'refused'; readonly detail: string }
 
@@ -171,8 +171,13 @@ export function parseSignerEvent(body: Uint8Array): SignerEvent {
         }),
       }
     }
-    case 'recovering':
     case 'absent':
+      return {
+        state,
+        detail: text(fields, 'detail'),
+        needsOperator: fields['needsOperator'] === true,
+      }
+    case 'recovering':
     case 'refused':
       return { state, detail: text(fields, 'detail') }
     default:

@@ -12,12 +12,13 @@ import { createNotifier } from '#host/notify.ts'
 import { openLog, type ProcessLog } from '#telemetry/log.ts'
 import { configWarnings, type ServerConfig, serverConfigSchema } from './config.ts'
 import { openSqliteDatastore } from './datastore/sql/sqlite.ts'
+import { namedFileProblems } from './named-files.ts'
 import { Server } from './server.ts'
 
 const usage = `assay-server ${version}: the authority of a trust domain
 
   assay-server run --config FILE        serve until SIGTERM or SIGINT; SIGHUP reads log_level again
-  assay-server validate --config FILE   name everything that is wrong in the file
+  assay-server validate --config FILE   name everything that is wrong in the file and those it names
 
   --help      this text
   --version   the version
@@ -55,7 +56,7 @@ async function main(args: readonly string[]): Promise<number> {
     console.error(error.message)
     return needsOperator
   }
-  return command === 'validate' ? validate(config) : await run(config, values.config)
+  return command === 'validate' ? await validate(config) : await run(config, values.config)
 }
 
 const parse = (args: readonly string[]) =>
@@ -74,9 +75,11 @@ function say(text: string): number {
   return 0
 }
 
-function validate(config: ServerConfig): number {
+async function validate(config: ServerConfig): Promise<number> {
   for (const warning of configWarnings(config)) console.error(`warning: ${warning}`)
-  return say('the configuration is valid')
+  const problems = await namedFileProblems(config)
+  for (const problem of problems) console.error(problem)
+  return problems.length > 0 ? needsOperator : say('the configuration is valid')
 }
 
 async function run(config: ServerConfig, file: string): Promise<number> {
@@ -108,10 +111,16 @@ async function run(config: ServerConfig, file: string): Promise<number> {
     if (!stop.signal.aborted) await server.run(stop.signal)
   } catch (error) {
     log.error({ error }, 'the server ends')
-    return error instanceof AssayError && error.code === 'failed-precondition' ? needsOperator : 1
+    return isForOperator(error) ? needsOperator : 1
   }
   log.info({}, 'stopped')
   return 0
+}
+
+/** Trying again cannot mend it. */
+function isForOperator(error: unknown): boolean {
+  if (!(error instanceof AssayError)) return false
+  return error.code === 'failed-precondition' || error.reason === 'datastore-corrupt'
 }
 
 /** Takes over what may change while the server runs: how much is logged. */

@@ -2,7 +2,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { utf8Bytes } from '#base/bytes.ts'
 import type { Clock } from '#base/clock.ts'
-import { AssayError } from '#base/errors.ts'
+import { AssayError, messageOf } from '#base/errors.ts'
 import { silentLog } from '#base/log.ts'
 import { type Random, randomUuid } from '#base/random.ts'
 import { runTasks, type Task } from '#base/tasks.ts'
@@ -97,8 +97,9 @@ export class Server implements AsyncDisposable {
   }
 
   /**
-   * Opens what the configuration names and begins to listen. A server whose key manager does not work yet
-   * listens on the administration socket only; {@link run} lets agents in as soon as it can show an SVID.
+   * Opens what the configuration names and begins to listen. The key manager must open. When nothing can be
+   * signed all the same, as by a clock that went back, the server listens on the administration socket only;
+   * {@link run} lets agents in as soon as it can show an SVID.
    *
    * @throws AssayError that says what to do: `failed-precondition` when an operator has to act first.
    */
@@ -386,8 +387,8 @@ async function openParts(
 /** Which journal of authorities is this server's; it stays the same as long as data_dir does. */
 async function loadServerName(dataDirectory: string, random: Random): Promise<string> {
   const path = join(dataDirectory, 'server-id')
-  await mkdir(dataDirectory, { recursive: true, mode: 0o700 })
   try {
+    await mkdir(dataDirectory, { recursive: true, mode: 0o700 })
     const name = (await readFile(path, 'utf8')).trim()
     if (/^[0-9a-f-]{36}$/.test(name)) return name
     throw new AssayError(
@@ -395,11 +396,24 @@ async function loadServerName(dataDirectory: string, random: Random): Promise<st
       `cannot read ${path}: it holds no server id; restore it, or remove it to begin with new authorities`,
     )
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw notUsable(dataDirectory, error)
   }
   const name = randomUuid(random)
-  await writeSecretFile(path, utf8Bytes(`${name}\n`), { random })
+  try {
+    await writeSecretFile(path, utf8Bytes(`${name}\n`), { random })
+  } catch (error) {
+    throw notUsable(dataDirectory, error)
+  }
   return name
+}
+
+function notUsable(dataDirectory: string, cause: unknown): unknown {
+  if (cause instanceof AssayError) return cause
+  return new AssayError(
+    'failed-precondition',
+    `cannot use data_dir ${dataDirectory}: ${messageOf(cause)}`,
+    { cause },
+  )
 }
 
 /** @throws AssayError `failed-precondition` when the datastore is another trust domain's. */

@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { after, before, test } from 'node:test'
 
 const program = new URL('../../bin/assay-server', import.meta.url).pathname
@@ -139,6 +140,62 @@ test('assay-server names the reason when the token’s module is not there', asy
   await using server = new Running(['run', '--config', file])
   assert.notEqual(await server.ended, 0)
   assert.match(server.output, /ERROR the server ends .*(nowhere|pin)/)
+})
+
+for (const [what, name, replaced, by, said] of [
+  ['a data_dir that cannot be', 'file', 'data_dir: file', 'data_dir: file.yaml/data', /data_dir/],
+  [
+    'TPMs by their maker, and no maker',
+    'no-maker',
+    'node_attestors: {',
+    'node_attestors: { tpm: { allow: endorsement_ca },',
+    /endorsement_ca/,
+  ],
+  [
+    'makers that cannot be read',
+    'bad-maker',
+    'node_attestors: {',
+    'node_attestors: { tpm: { endorsement_ca: bad-maker.yaml },',
+    /cannot load node_attestors.tpm.endorsement_ca/,
+  ],
+  [
+    'a PIN file that is not there',
+    'no-pin',
+    'key_manager: { disk: {} }',
+    'key_manager: { pkcs11: { module: /usr/lib/softhsm/libsofthsm2.so, token_label: x, pin_file: no } }',
+    /pin_file|token/,
+  ],
+] as const) {
+  test(`assay-server ends with 2 for ${what}`, async () => {
+    const file = await configure(name)
+    await writeFile(file, (await configureText(file)).replace(replaced, by))
+    if (name !== 'no-pin') {
+      await using server = new Running(['run', '--config', file])
+      assert.equal(await server.ended, 2)
+      assert.match(server.output, said)
+    }
+    if (name === 'file') return
+    await using validation = new Running(['validate', '--config', file])
+    assert.equal(await validation.ended, 2)
+    assert.match(validation.output, said)
+  })
+}
+
+test('assay-server ends with 2 for a journal that cannot be read', async () => {
+  const file = await configure('journal')
+  {
+    await using server = new Running(['run', '--config', file])
+    await server.until(/agents can connect/)
+    server.kill('SIGTERM')
+    await server.ended
+  }
+  {
+    using database = new DatabaseSync(join(directory, 'journal', 'datastore.sqlite3'))
+    database.exec("UPDATE journals SET document = '{'")
+  }
+  await using server = new Running(['run', '--config', file])
+  assert.equal(await server.ended, 2)
+  assert.match(server.output, /invalid authority journal/)
 })
 
 test('assay-server validate names every problem with its place, and is quiet about none', async () => {

@@ -240,6 +240,7 @@ test('a token is found by label, and by serial where the label is not enough', a
   })
   await token.addToken('assay')
   await assert.rejects(openOn(token), {
+    code: 'failed-precondition',
     message: /several tokens "assay": set token_serial to one of/,
   })
   await assert.rejects(openOn(token, { tokenSerial: 'ffff' }), {

@@ -150,7 +150,8 @@ export class Signer {
           this.#tell({ state: 'refused', detail })
           break
         }
-        this.#tell({ state: 'absent', detail })
+        const needsOperator = error instanceof AssayError && error.code === 'failed-precondition'
+        this.#tell({ state: 'absent', detail, needsOperator })
       }
       if (!(await this.#pause())) return
     }

@@ -119,7 +119,7 @@ export class AuthorityManager implements Disposable {
    * Reads the journal and makes the first round. A key manager that is down, or a clock that went back, does
    * not stop a server from starting: it then issues nothing until {@link run} has found it in order.
    *
-   * @throws SyntaxError when the journal cannot be read; whatever the datastore throws.
+   * @throws AssayError `failed-precondition` when the journal cannot be read; whatever the datastore throws.
    */
   static async open(options: AuthorityManagerOptions): Promise<AuthorityManager> {
     const { datastore, trustDomain, refreshHintSeconds } = options

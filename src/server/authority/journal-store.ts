@@ -1,3 +1,4 @@
+import { AssayError, messageOf } from '#base/errors.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import { type AuthorityJournal, emptyJournal, encodeJournal, parseJournal } from './journal.ts'
 
@@ -16,13 +17,13 @@ export class JournalStore {
     this.#value = start.value
   }
 
-  /** @throws SyntaxError when the journal that is there cannot be read. */
+  /** @throws AssayError `failed-precondition` when the journal that is there cannot be read. */
   static async open(
     datastore: Pick<Datastore, 'journal' | 'putJournal'>,
     server: string,
   ): Promise<JournalStore> {
     const document = await datastore.journal(server)
-    const value = document === undefined ? emptyJournal : parseJournal(document)
+    const value = document === undefined ? emptyJournal : readJournal(document)
     return new JournalStore(datastore, { server, value })
   }
 
@@ -33,5 +34,17 @@ export class JournalStore {
   async save(value: AuthorityJournal): Promise<void> {
     await this.#datastore.putJournal(this.#server, encodeJournal(value))
     this.#value = value
+  }
+}
+
+function readJournal(document: string): AuthorityJournal {
+  try {
+    return parseJournal(document)
+  } catch (cause) {
+    throw new AssayError(
+      'failed-precondition',
+      `cannot know our authorities: ${messageOf(cause)}; restore the datastore from a backup`,
+      { reason: 'journal-unreadable', cause },
+    )
   }
 }

@@ -1,10 +1,6 @@
-import { readdir, readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
-import { AssayError, messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
-import { parsePem } from '#pki/pem.ts'
 import type { ServerConfig } from '../config.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import { DatastoreTpmInventory } from '../node/tpm-inventory.ts'
@@ -15,6 +11,7 @@ import { openPkcs11KeyManager } from '../plugin/key-manager/pkcs11.ts'
 import { JoinTokenAttestor } from '../plugin/node-attestor/join-token.ts'
 import type { NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import { createTpmNodeAttestor } from '../plugin/node-attestor/tpm.ts'
+import { loadEndorsementAuthorities } from './endorsement-authorities.ts'
 
 /** What plugins are made with. */
 export interface CatalogDependencies {
@@ -54,12 +51,11 @@ export async function openNodeAttestors(
 ): Promise<ReadonlyMap<string, NodeAttestor>> {
   const attestors: NodeAttestor[] = []
   if (settings.tpm !== undefined) {
-    const { endorsement_ca, allow, expiry, tolerate, pcrs } = settings.tpm
+    const { allow, expiry, tolerate, pcrs } = settings.tpm
     attestors.push(
       createTpmNodeAttestor({
         trustDomain,
-        endorsementAuthorities:
-          endorsement_ca === undefined ? [] : await loadCertificates(endorsement_ca),
+        endorsementAuthorities: await loadEndorsementAuthorities(settings.tpm),
         allow,
         expiry,
         pcrs,
@@ -75,37 +71,4 @@ export async function openNodeAttestors(
     attestors.push(new JoinTokenAttestor({ trustDomain, tokens: datastore, clock }))
   }
   return new Map(attestors.map((attestor) => [attestor.type, attestor]))
-}
-
-/**
- * The certificates of a PEM file, or of every `.pem` and `.crt` in a directory; DER.
- *
- * @throws AssayError `failed-precondition` that names the file.
- */
-async function loadCertificates(path: string): Promise<Uint8Array[]> {
-  try {
-    const files = (await stat(path)).isDirectory()
-      ? (await readdir(path))
-          .filter((name) => /\.(pem|crt)$/.test(name))
-          .map((name) => join(path, name))
-      : [path]
-    const loaded: Uint8Array[] = []
-    for (const file of files.toSorted()) loaded.push(...(await loadCertificateFile(file)))
-    if (loaded.length === 0) throw new SyntaxError('it holds no certificate (.pem or .crt)')
-    return loaded
-  } catch (cause) {
-    throw new AssayError(
-      'failed-precondition',
-      `cannot load node_attestors.tpm.endorsement_ca ${path}: ${messageOf(cause)}`,
-      { cause },
-    )
-  }
-}
-
-async function loadCertificateFile(file: string): Promise<Uint8Array[]> {
-  try {
-    return parsePem(await readFile(file), 'CERTIFICATE')
-  } catch (cause) {
-    throw new SyntaxError(`${file}: ${messageOf(cause)}`, { cause })
-  }
 }
