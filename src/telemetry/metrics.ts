@@ -12,7 +12,7 @@ const help = {
   assay_authorization_denied_total: 'Calls that their caller may not make, by method and reason.',
   assay_attestations_total:
     'Node and workload attestations, by kind, attestor, outcome and, where refused, reason.',
-  assay_svids_issued_total: 'SVIDs and CA certificates signed, by type.',
+  assay_svids_issued_total: 'SVIDs signed, by type; not the server’s own.',
   assay_svids_refused_total: 'SVIDs that were asked for and not signed, by type and reason.',
   assay_streams: 'Open streams, by kind.',
   assay_cache_entries: 'Records held in memory, by cache.',
@@ -21,10 +21,7 @@ const help = {
   assay_datastore_failures_total: 'Uses of the datastore that failed, by reason.',
   assay_datastore_revision: 'Revision of the last change seen.',
   assay_key_manager_state: '1 for the state the key manager is in, 0 for the others.',
-  assay_key_manager_operations_total: 'Operations of the key manager, by operation and outcome.',
   assay_expiry_timestamp_seconds: 'Unix time at which something expires, by what it is.',
-  assay_bundle_refresh_timestamp_seconds:
-    'Unix time of the last successful refresh of a federated bundle, by trust domain.',
   assay_server_reachable: '1 while the agent has its stream to the server.',
 } as const
 
@@ -65,13 +62,7 @@ export class Metrics {
   readonly #datastoreFailures = this.#counter('assay_datastore_failures_total', 'reason')
   readonly #datastoreRevision = this.#gauge('assay_datastore_revision')
   readonly #keyManagerState = this.#gauge('assay_key_manager_state', 'state')
-  readonly #keyManagerOperations = this.#counter(
-    'assay_key_manager_operations_total',
-    'operation',
-    'outcome',
-  )
   readonly #expiry = this.#gauge('assay_expiry_timestamp_seconds', 'what')
-  readonly #bundleRefresh = this.#gauge('assay_bundle_refresh_timestamp_seconds', 'trust_domain')
   readonly #serverReachable = this.#gauge('assay_server_reachable')
   readonly #collectors: (() => void)[] = []
 
@@ -174,18 +165,9 @@ export class Metrics {
     }
   }
 
-  keyManagerOperation(operation: 'generate' | 'sign' | 'list' | 'delete', isOk: boolean): void {
-    this.#keyManagerOperations.inc({ operation, outcome: isOk ? 'ok' : 'failed' })
-  }
-
   /** Unix time, in seconds. */
   expiry(what: Expiring, atSeconds: number): void {
     this.#expiry.set({ what }, atSeconds)
-  }
-
-  /** Unix time, in seconds. Only for trust domains an operator federates with. */
-  bundleRefresh(trustDomain: string, atSeconds: number): void {
-    this.#bundleRefresh.set({ trust_domain: trustDomain }, atSeconds)
   }
 
   serverReachable(isReachable: boolean): void {
