@@ -2,13 +2,10 @@ import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import { type Random, randomFraction } from '#base/random.ts'
 import { runTasks } from '#base/tasks.ts'
-import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import { prunedBundle } from './bundle/prune-bundle.ts'
 import type { Datastore } from './datastore/datastore.ts'
 
 export interface HousekeepingDependencies {
   readonly datastore: Datastore
-  readonly trustDomain: TrustDomain
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
@@ -16,12 +13,12 @@ export interface HousekeepingDependencies {
   readonly pruneNodesAfterSeconds: number | undefined
 }
 
-/** Removes what time has made useless: entries, join tokens, authorities and nodes. Runs until it is aborted. */
+/** Removes what time has made useless: entries, join tokens and nodes. Runs until it is aborted. */
 export async function keepHouse(
   dependencies: HousekeepingDependencies,
   signal: AbortSignal,
 ): Promise<void> {
-  const { datastore, trustDomain, clock, log, pruneNodesAfterSeconds } = dependencies
+  const { datastore, clock, log, pruneNodesAfterSeconds } = dependencies
   const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
   const chores: readonly Chore[] = [
     {
@@ -36,17 +33,6 @@ export async function keepHouse(
       what: 'expired join tokens',
       everySeconds: 3600,
       work: async () => void (await datastore.pruneJoinTokens(nowSeconds())),
-    },
-    {
-      what: 'expired authorities',
-      everySeconds: 6 * 3600,
-      work: async () => {
-        if ((await datastore.bundle(trustDomain)) === undefined) return
-        await datastore.updateBundle(trustDomain, (bundle) => {
-          if (bundle === undefined) throw new TypeError('the bundle of the trust domain is gone')
-          return prunedBundle(bundle, nowSeconds())
-        })
-      },
     },
     {
       what: 'nodes that are gone',

@@ -209,7 +209,6 @@ export class Server implements AsyncDisposable {
       {
         ...process,
         datastore,
-        trustDomain: config.trust_domain,
         pruneNodesAfterSeconds: config.prune_attested_nodes_expired_for,
       },
       signal,
@@ -418,12 +417,20 @@ function notUsable(dataDirectory: string, cause: unknown): unknown {
 
 /** @throws AssayError `failed-precondition` when the datastore is another trust domain's. */
 async function checkTrustDomain(datastore: Datastore, config: ServerConfig): Promise<void> {
-  const { items } = await datastore.listEntries({}, { pageSize: 1, pageToken: '' })
-  const found = items[0] && trustDomainOf(items[0].spiffeId)
-  if (found === undefined || found === config.trust_domain) return
+  const all = { pageSize: 0, pageToken: '' }
+  const [entries, nodes] = await Promise.all([
+    datastore.listEntries({}, all),
+    datastore.listNodes({}, all),
+  ])
+  const ids = [
+    ...entries.items.map(({ spiffeId }) => spiffeId),
+    ...nodes.items.map(({ agentId }) => agentId),
+  ]
+  const found = ids.map(trustDomainOf).find((name) => name !== config.trust_domain)
+  if (found === undefined) return
   throw new AssayError(
     'failed-precondition',
-    `cannot use the datastore ${config.datastore.path}: its entries are of trust domain ${found}, and trust_domain is ${config.trust_domain}`,
+    `cannot use the datastore ${config.datastore.path}: it has entries or nodes of trust domain ${found}, and trust_domain is ${config.trust_domain}`,
     { reason: 'datastore-of-other-trust-domain' },
   )
 }
