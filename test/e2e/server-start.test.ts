@@ -32,6 +32,19 @@ test('a server that starts again knows its agents, and they know it', async () =
   assert.equal((await second.datastore.node(agent.id))?.agentVersion, '1')
 })
 
+test('a server does not start on a datastore of which any node is of another trust domain', async () => {
+  const elsewhere = await mkdtemp(join(tmpdir(), 'assay-server-'))
+  {
+    await using first = await LiveServer.start({ directory: elsewhere })
+    await first.attest()
+  }
+  await assert.rejects(LiveServer.start({ directory: elsewhere, trustDomain: 'other.org' }), {
+    code: 'failed-precondition',
+    reason: 'datastore-of-other-trust-domain',
+  })
+  await rm(elsewhere, { recursive: true })
+})
+
 test('a server whose clock has gone back issues nothing, says so, and lets agents in when it is right again', async () => {
   const clock = new FakeClock(noon.subtract(hours(1)))
   await using server = await LiveServer.start({ directory, clock })

@@ -155,6 +155,12 @@ for (const uris of [
   })
 }
 
+test('MintX509SVID refuses a DNS name that a wildcard beside it covers', async () => {
+  const names = ['*.example.org', 'a.example.org']
+  const csr = csrOf(key, ['spiffe://example.org/any'], names)
+  await assert.rejects(mints.mintX509SVID({ csr }), { code: 'invalid-argument', message: /a\.ex/ })
+})
+
 test('MintJWTSVID refuses what is no workload’s ID, and a negative TTL', async () => {
   for (const id of [
     { trustDomain: 'example.org', path: '' },

@@ -212,11 +212,16 @@ ${settings}
 }
 
 /** A request signed by its key. */
-export function csrOf(key: KeyPair, uris: readonly string[] = []): Uint8Array {
+export function csrOf(
+  key: KeyPair,
+  uris: readonly string[] = [],
+  dnsNames: readonly string[] = [],
+): Uint8Array {
   return createCsr({
     publicKey: key.publicKey,
     sign: (tbs, hash) => new Uint8Array(sign(hash, tbs, key.privateKey)),
     uris,
+    dnsNames,
   })
 }
 

@@ -14,6 +14,7 @@ import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { CertificateAuthority, IssuedJwtSvid } from '../ca/certificate-authority.ts'
+import { coveredByWildcard } from '../entry/dns-name.ts'
 import { x509SvidMessage } from './agent-messages.ts'
 import { readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
@@ -74,6 +75,10 @@ export function newSvidService({ trustDomain, entries, authority }: SvidServiceD
       const [uri, second] = csr.uris
       if (uri === undefined || second !== undefined) {
         throw malformed('CSR', 'it must have exactly one URI, the SPIFFE ID')
+      }
+      const covered = coveredByWildcard(csr.dnsNames)
+      if (covered !== undefined) {
+        throw malformed('CSR', `a wildcard covers its DNS name ${covered}; leave one out`)
       }
       const svid = await authority.issueX509Svid({
         spiffeId: workloadId(parseUri(uri)),
