@@ -145,8 +145,8 @@ const ban: Command = {
   summary: 'stop a node now, and refuse it until it is evicted',
   options: [spiffeIdOption, ...serverOptions],
   details: `
-Its connections are cut, its agent drops what it holds, and it cannot attest again. 'assay agent evict' lifts
-the ban. To refuse the hardware itself, whatever identity it asks for: 'assay inventory ban'.`,
+Its connections are cut, its agent drops what it holds, and it cannot attest again; a TPM is banned in the inventory
+with its node. 'assay agent evict' lifts both.`,
   async run(context) {
     using connection = await connectServer(context)
     const id = required(context, 'spiffe-id')

@@ -89,4 +89,20 @@ const resume: Command = {
   },
 }
 
-export const commands: readonly Command[] = [status, keys, resume]
+const acceptClock: Command = {
+  name: 'hsm accept-clock',
+  summary: "say that the server's clock is right, although something was issued at a later time",
+  options: serverOptions,
+  details: `For a server that issues nothing because its clock went back: it had been ahead when something was signed.
+Make sure first that the clock is right now. What was signed ahead of time stays valid until its end.`,
+  async run(context) {
+    using connection = await connectServer(context)
+    const { now } = await connection
+      .client(KeysDefinition)
+      .acceptClock({}, { signal: context.signal })
+    const accepted = timeText(now)
+    context.print(context.json ? JSON.stringify({ accepted }) : `accepted ${accepted}`)
+  },
+}
+
+export const commands: readonly Command[] = [status, keys, resume, acceptClock]

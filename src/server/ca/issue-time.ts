@@ -27,7 +27,7 @@ export class IssueTime {
   problem(): string | undefined {
     const now = this.#read()
     if (now >= this.#newestSeconds - toleranceSeconds) return undefined
-    return `the clock says ${dateText(now)}, but something was issued at ${dateText(this.#newestSeconds)}: set the clock, or accept the present time as right`
+    return `the clock says ${dateText(now)}, but something was issued at ${dateText(this.#newestSeconds)}: set the clock or, if it is right now, run: assay hsm accept-clock`
   }
 
   /** Unix time now, in whole seconds. @throws AssayError `unavailable` when the clock went back. */
