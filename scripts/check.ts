@@ -108,7 +108,12 @@ const parts: readonly Part[] = [
   tests('conformance', ['test/conformance/**/*.test.ts'], 1),
 ]
 
-const { positionals } = parseArgs({ allowPositionals: true, options: {} })
+const { positionals } = parseArgs({ allowPositionals: true, strict: false, options: {} })
+const stray = process.argv.slice(2).find((argument) => argument.startsWith('-'))
+if (stray !== undefined) {
+  console.error(`check: unknown option ${stray}; see ./check --help`)
+  process.exit(2)
+}
 const unknown = positionals.filter((name) => !parts.some((part) => part.name === name))
 if (unknown.length > 0) {
   console.error(

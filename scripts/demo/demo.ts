@@ -1,5 +1,6 @@
 // The whole product on real parts: a TPM, an HSM, a server, an agent, and workloads of different Unix users.
 import { spawn } from 'node:child_process'
+import { userInfo } from 'node:os'
 import process from 'node:process'
 import { createInterface } from 'node:readline'
 import { Installation } from '../../test/support/installation.ts'
@@ -18,8 +19,12 @@ interface Event {
 }
 
 /** What a workload, run as `user`, said, event by event. */
-async function* workload(socket: string, user: string, ...args: string[]): AsyncGenerator<Event> {
-  const program = [`${root}/scripts/demo/workload.ts`, user, `unix://${socket}`, ...args]
+async function* workload(
+  socket: string,
+  { user, id }: { readonly user: string; readonly id: string },
+  ...args: string[]
+): AsyncGenerator<Event> {
+  const program = [`${root}/scripts/demo/workload.ts`, user, `unix://${socket}`, id, ...args]
   const child = spawn(`${root}/scripts/node`, program, { stdio: ['ignore', 'pipe', 'inherit'] })
   for await (const text of createInterface({ input: child.stdout })) yield JSON.parse(text)
 }
@@ -40,7 +45,7 @@ async function demonstrate(assay: Installation): Promise<void> {
   await assay.makeToken()
   done(
     'a PKCS#11 token with a PIN (SoftHSM)',
-    `the PIN is in ${assay.at('hsm/pin')}, mode 0600; only assay-signer reads it`,
+    `the PIN is in ${assay.at('hsm/pin')}, mode 0400; only assay-signer reads it`,
   )
 
   heading('The authority')
@@ -71,9 +76,9 @@ async function demonstrate(assay: Installation): Promise<void> {
     `${nodeId}  (assay agent list)`,
   )
   // Without root no process can be another user: all of them are this one then.
-  const runsAs = (user: string): string => (isRoot ? user : String(process.getuid?.()))
+  const runsAs = (user: string): string => (isRoot ? user : userInfo().username)
   const selector = (user: string): string =>
-    isRoot ? `unix:user:${user}` : `unix:uid:${runsAs(user)}`
+    isRoot ? `unix:user:${user}` : `unix:uid:${process.getuid?.()}`
   for (const name of ['web', 'ledger'] as const) {
     await assay.createEntry(nodeId, assay.id(`/${name}`), selector(users[name]))
   }
@@ -84,8 +89,9 @@ async function demonstrate(assay: Installation): Promise<void> {
 
   heading('The workloads')
   const socket = assay.workloadSocket
+  const who = (name: keyof typeof users) => ({ user: users[name], id: assay.id(`/${name}`) })
   for (const name of ['web', 'ledger'] as const) {
-    const events = await Array.fromAsync(workload(socket, users[name], 'fetch', 'payments'))
+    const events = await Array.fromAsync(workload(socket, who(name), 'fetch', 'payments'))
     const x509 = find(events, 'x509-svid')
     const jwt = find(events, 'jwt-svid')
     const minutes = Math.round((Number(x509['expiresAtSeconds']) * 1000 - Date.now()) / 60_000)
@@ -94,11 +100,11 @@ async function demonstrate(assay: Installation): Promise<void> {
       `X.509-SVID for ${minutes} minutes; ${jwt['algorithm']} JWT-SVID for ${JSON.stringify(jwt['audience'])}, which the agent validated`,
     )
   }
-  const serving = workload(socket, users.ledger, 'serve', assay.id('/web'))
+  const serving = workload(socket, who('ledger'), 'serve', assay.id('/web'))
   const listening = await serving.next()
   const called = workload(
     socket,
-    users.web,
+    who('web'),
     'call',
     String(listening.value?.['port']),
     assay.id('/ledger'),
@@ -115,7 +121,7 @@ async function demonstrate(assay: Installation): Promise<void> {
     )
 
   const refused = find(
-    await Array.fromAsync(workload(socket, users.stranger, 'fetch', 'payments')),
+    await Array.fromAsync(workload(socket, who('stranger'), 'fetch', 'payments')),
     'refused',
   )
   done(
@@ -155,29 +161,47 @@ function nextSteps(assay: Installation): void {
   }
 }
 
+/** Rejects at the first sign that nobody wants to see more; later ones are taken and change nothing. */
+function interruption(): Promise<never> {
+  const { promise, reject } = Promise.withResolvers<never>()
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => reject(new Interrupted(signal)))
+  }
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', () => reject(new Interrupted('EPIPE')))
+  }
+  return promise
+}
+
+class Interrupted extends Error {
+  override readonly name = 'Interrupted'
+}
+
 async function main(): Promise<number> {
   const keep = process.argv.includes('--keep')
   await using assay = new Installation()
-  const interrupted = Promise.withResolvers<never>()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => interrupted.reject(new Error('interrupted')))
-  }
   try {
-    await Promise.race([demonstrate(assay), interrupted.promise])
+    await Promise.race([demonstrate(assay), interruption()])
     line(`\nAll of it took ${((performance.now() - start) / 1000).toFixed(1)} s.`)
-    nextSteps(assay)
     if (!keep) {
-      line('\nThese need ./demo --keep, which leaves everything running.')
+      line('./demo --keep leaves everything running, and names commands to try.')
       return 0
     }
+    nextSteps(assay)
     const pids = assay.daemons.map(({ pid }) => pid).join(' ')
     assay.release()
     line(`\nEverything runs on. To end it: kill ${pids}; rm -r ${assay.directory}`)
     return 0
   } catch (error) {
+    if (error instanceof Interrupted) {
+      failure(`interrupted (${error.message}); ending what was started`)
+      return 130
+    }
     failure(error instanceof Error ? error.message : String(error))
-    for (const daemon of assay.daemons)
-      line(`\n── the end of ${daemon.name}'s log\n${daemon.tail()}`)
+    for (const daemon of assay.daemons) {
+      const tail = daemon.tail()
+      if (tail !== '') line(`\n── the end of ${daemon.name}'s log\n${tail}`)
+    }
     return 1
   }
 }

@@ -1,11 +1,11 @@
 // A workload of the demonstration: becomes the Unix user it is told to be, and knows nothing but the address of
 // the Workload API. No key, certificate, token or password is given to it.
 //
-//   workload.ts USER ENDPOINT fetch AUDIENCE        its X.509-SVID, and a JWT-SVID for AUDIENCE
-//   workload.ts USER ENDPOINT serve PEER-ID         a mutual TLS server for one caller, which must be PEER-ID
-//   workload.ts USER ENDPOINT call PORT SERVER-ID   calls it
+//   workload.ts USER ENDPOINT ID fetch AUDIENCE        its X.509-SVID, and a JWT-SVID for AUDIENCE
+//   workload.ts USER ENDPOINT ID serve PEER-ID         a mutual TLS server for one caller, which must be PEER-ID
+//   workload.ts USER ENDPOINT ID call PORT SERVER-ID   calls it
 //
-// Prints one JSON line for each thing that happens.
+// ID is which of its identities it uses, if it has several. // Prints one JSON line for each thing that happens.
 import { execFileSync } from 'node:child_process'
 import type { AddressInfo } from 'node:net'
 import process from 'node:process'
@@ -18,7 +18,7 @@ import { requestIdOf } from '#rpc/status.ts'
 import { verifyX509Svid } from '#spiffe/x509-svid.ts'
 import { WorkloadApi, type X509Context } from '#workload-client/workload-api.ts'
 
-const [user = '', endpoint = '', command, ...rest] = process.argv.slice(2)
+const [user = '', endpoint = '', ownId = '', command, ...rest] = process.argv.slice(2)
 
 function say(event: Readonly<Record<string, unknown>>): void {
   process.stdout.write(`${JSON.stringify(event)}\n`)
@@ -34,9 +34,11 @@ function become(name: string): void {
   process.setuid?.(id('-u'))
 }
 
+const ownSvid = ({ svids }: X509Context) => svids.find(({ spiffeId }) => spiffeId === ownId)
+
 function credentials(x509: X509Context): tls.SecureContextOptions {
-  const [svid] = x509.svids
-  if (svid === undefined) throw new Error('no SVID')
+  const svid = ownSvid(x509)
+  if (svid === undefined) throw new Error(`no SVID of ${ownId}`)
   return {
     key: encodePem('PRIVATE KEY', svid.privateKey),
     cert: svid.certificates.map(({ raw }) => encodePem('CERTIFICATE', raw)).join(''),
@@ -73,11 +75,10 @@ function verifiedPeer(socket: tls.TLSSocket, x509: X509Context): string {
 }
 
 async function fetch(api: WorkloadApi, audience: string, signal: AbortSignal): Promise<void> {
-  const { svids } = await api.x509Context(signal)
-  for (const { spiffeId, certificates } of svids) {
-    say({ event: 'x509-svid', id: spiffeId, expiresAtSeconds: certificates[0]?.notAfterSeconds })
-  }
-  for (const { spiffeId, token } of await api.jwtSvids([audience], { signal })) {
+  const svid = ownSvid(await api.x509Context(signal))
+  const [leaf] = svid?.certificates ?? []
+  say({ event: 'x509-svid', id: svid?.spiffeId, expiresAtSeconds: leaf?.notAfterSeconds })
+  for (const { spiffeId, token } of await api.jwtSvids([audience], { spiffeId: ownId, signal })) {
     const { claims } = await api.validateJwtSvid(token, { audience, signal })
     say({
       event: 'jwt-svid',
@@ -107,7 +108,7 @@ async function serve(api: WorkloadApi, peerId: string, signal: AbortSignal): Pro
       const id = verifiedPeer(socket, x509)
       if (id !== peerId) reject(new Error(`the caller is ${id}`))
       say({ event: 'caller', id, group: socket.getCipher().name })
-      socket.end(`hello ${id}, I am ${x509.svids[0]?.spiffeId}`)
+      socket.end(`hello ${id}, I am ${ownId}`)
       server.close(() => resolve())
     })
     server.once('error', reject)
