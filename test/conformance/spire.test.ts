@@ -1,0 +1,156 @@
+// SPIRE's own programs, unmodified, against ours. They are taken from the directory that ASSAY_SPIRE_BIN names.
+import assert from 'node:assert/strict'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { test } from 'node:test'
+import { Daemon } from '../support/daemon.ts'
+import { finished, Installation, output } from '../support/installation.ts'
+
+const binaries = process.env['ASSAY_SPIRE_BIN']
+const skip =
+  binaries === undefined
+    ? 'ASSAY_SPIRE_BIN names no directory with spire-server and spire-agent'
+    : false
+const spireServer = `${binaries}/spire-server`
+const spireAgent = `${binaries}/spire-agent`
+const uid = process.getuid?.() ?? 0
+
+/** What SPIRE’s agent is started with. */
+function agentConfiguration(assay: Installation, port: number): string {
+  return `agent {
+  data_dir = "${assay.at('spire')}"
+  server_address = "127.0.0.1"
+  server_port = "${port}"
+  socket_path = "${assay.at('spire-public/api.sock')}"
+  trust_bundle_path = "${assay.at('bundle.pem')}"
+  trust_domain = "${assay.trustDomain}"
+}
+plugins {
+  NodeAttestor "join_token" { plugin_data {} }
+  KeyManager "memory" { plugin_data {} }
+  WorkloadAttestor "unix" { plugin_data {} }
+}
+`
+}
+
+test("SPIRE's agent joins our server and serves its workloads", { skip }, async () => {
+  await using assay = new Installation()
+  await assay.startServer('memory')
+  const { token } = (await assay.ask('token', 'generate')) as { token: string }
+  writeFileSync(assay.at('bundle.pem'), await assay.assay('bundle', 'show', ...assay.atServer()))
+  for (const name of ['spire', 'spire-public']) mkdirSync(assay.at(name))
+  writeFileSync(assay.at('agent.conf'), agentConfiguration(assay, assay.serverPort))
+  const parent = assay.id(`/spire/agent/join_token/${token}`)
+  await assay.createEntry(parent, assay.id('/me'), `unix:uid:${uid}`)
+  const command = [
+    spireAgent,
+    'run',
+    '-config',
+    assay.at('agent.conf'),
+    '-joinToken',
+    token,
+  ] as const
+  await using agent = new Daemon('spire-agent', [...command], { log: assay.at('spire-agent.log') })
+  const socket = ['-socketPath', assay.at('spire-public/api.sock')]
+  await agent.waitUntil(
+    async () => (await finished(spireAgent, ['api', 'fetch', 'x509', ...socket])).status === 0,
+  )
+  const x509 = await output(spireAgent, ['api', 'fetch', 'x509', ...socket])
+  assert.match(x509, new RegExp(`SPIFFE ID:\\s+${assay.id('/me')}`))
+  const jwt = await output(spireAgent, ['api', 'fetch', 'jwt', '-audience', 'payments', ...socket])
+  assert.match(jwt, new RegExp(`token\\(${assay.id('/me')}\\)`))
+  assert.match(await output(spireAgent, ['healthcheck', ...socket]), /healthy/)
+})
+
+test("SPIRE's command line administers our server", { skip }, async () => {
+  await using assay = new Installation()
+  await assay.startServer('memory')
+  const socket = ['-socketPath', assay.at('server.sock')]
+  const spire = (...args: readonly string[]): Promise<string> =>
+    output(spireServer, [...args, ...socket])
+  assert.match(await spire('healthcheck'), /healthy/)
+  const entry = [
+    '-parentID',
+    assay.id('/parent'),
+    '-spiffeID',
+    assay.id('/web'),
+    '-selector',
+    'unix:uid:7',
+  ]
+  assert.match(await spire('entry', 'create', ...entry, '-dns', 'web.example'), /Entry ID/)
+  assert.match(await spire('entry', 'show', '-selector', 'unix:uid:7'), /web\.example/)
+  assert.match(await spire('entry', 'count'), /1 registration entry/)
+  assert.match(await spire('agent', 'list'), /No attested agents/)
+  assert.match(await spire('bundle', 'show'), /BEGIN CERTIFICATE/)
+  assert.match(await spire('x509', 'mint', '-spiffeID', assay.id('/mint')), /X509-SVID/)
+  assert.match(await spire('jwt', 'mint', '-spiffeID', assay.id('/mint'), '-audience', 'a'), /^eyJ/)
+  assert.match(await spire('localauthority', 'x509', 'show'), /Active X\.509 authority/)
+  assert.match(await spire('localauthority', 'jwt', 'prepare'), /Authority ID/)
+})
+
+test("our agent joins SPIRE's server and serves its workloads", { skip }, async () => {
+  await using assay = new Installation()
+  const port = 20_000 + (process.pid % 10_000)
+  mkdirSync(assay.at('spire'))
+  writeFileSync(
+    assay.at('server.conf'),
+    `server {
+  bind_address = "127.0.0.1"
+  bind_port = "${port}"
+  trust_domain = "${assay.trustDomain}"
+  data_dir = "${assay.at('spire')}"
+  socket_path = "${assay.at('spire/api.sock')}"
+}
+plugins {
+  DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "${assay.at('spire/db')}" } }
+  KeyManager "memory" { plugin_data {} }
+  NodeAttestor "join_token" { plugin_data {} }
+}
+`,
+  )
+  const command = [spireServer, 'run', '-config', assay.at('server.conf')] as const
+  await using server = new Daemon('spire-server', [...command], {
+    log: assay.at('spire-server.log'),
+  })
+  const socket = ['-socketPath', assay.at('spire/api.sock')]
+  await server.waitUntil(
+    async () => (await finished(spireServer, ['healthcheck', ...socket])).status === 0,
+  )
+  const [, token = ''] =
+    /Token: (\S+)/.exec(await output(spireServer, ['token', 'generate', ...socket])) ?? []
+  const entry = [
+    '-parentID',
+    assay.id(`/spire/agent/join_token/${token}`),
+    '-spiffeID',
+    assay.id('/me'),
+  ]
+  await output(spireServer, [
+    'entry',
+    'create',
+    ...entry,
+    '-selector',
+    `unix:uid:${uid}`,
+    ...socket,
+  ])
+  writeFileSync(assay.at('bundle.pem'), await output(spireServer, ['bundle', 'show', ...socket]))
+  writeFileSync(
+    assay.at('agent.yaml'),
+    `trust_domain: ${assay.trustDomain}
+data_dir: ${assay.at('agent')}
+server_address: 127.0.0.1
+server_port: ${port}
+trust_bundle_path: ${assay.at('bundle.pem')}
+socket_path: ${assay.workloadSocket}
+admin_socket_path: ${assay.at('admin/admin.sock')}
+node_attestor: { join_token: { token: ${token} } }
+workload_attestors: { unix: {} }
+`,
+  )
+  const program = new URL('../../bin/assay-agent', import.meta.url).pathname
+  const run = [program, 'run', '--config', assay.at('agent.yaml')] as const
+  await using agent = new Daemon('assay-agent', [...run], { log: assay.at('assay-agent.log') })
+  const fetched = async () => assay.tryAssay('fetch', 'x509', '--json', ...assay.atAgent())
+  await agent.waitUntil(
+    async () => existsSync(assay.workloadSocket) && (await fetched()).status === 0,
+  )
+  assert.equal(JSON.parse((await fetched()).stdout).svids[0].spiffe_id, assay.id('/me'))
+})
