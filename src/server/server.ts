@@ -311,6 +311,7 @@ async function openParts(
     random,
     log: log.child({ component: 'api' }),
     processLog: log,
+    health,
     monotonicMs,
     datastore,
     keyManager,

@@ -18,7 +18,10 @@ function vitalsOf(changes: Partial<Vitals> = {}) {
   const datastore = memoryDatastore()
   const health = new Health()
   const vitals: Vitals = {
-    authorities: { health: () => ({ healthy: true, detail: '' }), states: () => [] },
+    authorities: {
+      health: () => ({ healthy: true, canIssue: true, detail: '' }),
+      states: () => [],
+    },
     bundles: { size: 1 },
     entries: { size: 2 },
     nodes: { size: 3 },
@@ -51,7 +54,10 @@ for (const [state, ready] of [
 
 test('registerHealth() tells of a server without an SVID, and of authorities that do not rotate', () => {
   const { health } = vitalsOf({
-    authorities: { health: () => ({ healthy: false, detail: 'no round' }), states: () => [] },
+    authorities: {
+      health: () => ({ healthy: false, canIssue: true, detail: 'no round' }),
+      states: () => [],
+    },
   })
   const { ready, checks } = health.report()
   assert.equal(ready, false)

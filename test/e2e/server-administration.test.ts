@@ -261,7 +261,14 @@ test('Keys accepts a clock that was set back', async () => {
   const before = steady.now().epochMilliseconds / 1000
   hoursBack = 1
   await assert.rejects(server.mint('/web'), { reason: 'clock-went-back' })
+  const health = server.local.client(HealthDefinition)
+  assert.equal((await health.check({})).status, 2)
+  const { state, detail } = await keys.getStatus({})
+  assert.equal(state, 'down')
+  assert.match(detail, /^the clock says .* assay hsm accept-clock$/)
   assert.deepEqual(await keys.acceptClock({}), { now: before - 3600 })
+  assert.equal((await health.check({})).status, 1)
+  assert.equal((await keys.getStatus({})).state, 'ok')
   await server.mint('/web')
   assert.ok(server.lines.some((line) => line.includes('Keys/AcceptClock')))
 })

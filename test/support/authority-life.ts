@@ -147,6 +147,6 @@ export async function checkAuthorities(
     keyIds.toSorted(),
     'the keys of the key manager',
   )
-  assert.deepEqual(manager.health(), { healthy: true, detail: '' })
+  assert.deepEqual(manager.health(), { healthy: true, canIssue: true, detail: '' })
   return issueOne(manager)
 }

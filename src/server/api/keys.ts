@@ -4,12 +4,12 @@ import type { CallContext } from '#rpc/call.ts'
 import type { AcceptClockRequest, Key } from '#rpc/gen/assay/server/v1/keys.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { AuthorityState } from '../authority/authority-state.ts'
-import type { KeyManager, SigningKey } from '../plugin/key-manager/key-manager.ts'
+import type { KeyManager, KeyManagerStatus, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import { notesOf } from './call-notes.ts'
 
 export interface KeysServiceDependencies {
   readonly keyManager: KeyManager
-  readonly authorities: Pick<AuthorityManager, 'states' | 'acceptClock'>
+  readonly authorities: Pick<AuthorityManager, 'states' | 'health' | 'acceptClock'>
   readonly clock: Clock
 }
 
@@ -36,6 +36,14 @@ export function newKeysService({ keyManager, authorities, clock }: KeysServiceDe
     },
   }
 
+  /** The key manager's word; when it has nothing to say, whatever else keeps the authorities from issuing. */
+  function signing(): KeyManagerStatus {
+    const status = keyManager.status()
+    const { healthy, canIssue, detail } = authorities.health()
+    if (status.state !== 'ok' || healthy) return status
+    return { ...status, state: canIssue ? 'degraded' : 'down', detail }
+  }
+
   function status() {
     const states = new Map(
       [...authorities.states('x509'), ...authorities.states('jwt')].map((state) => [
@@ -44,7 +52,7 @@ export function newKeysService({ keyManager, authorities, clock }: KeysServiceDe
       ]),
     )
     return {
-      ...keyManager.status(),
+      ...signing(),
       keys: keyManager.keys().map((key) => keyMessage(key, states.get(key.id))),
     }
   }

@@ -15,6 +15,7 @@ import { TrustDomainDefinition } from '#rpc/gen/spire/api/server/trustdomain/v1/
 import { healthHandlers } from '#rpc/health.ts'
 import type { RpcServer } from '#rpc/server.ts'
 import type { Interceptor } from '#rpc/service.ts'
+import type { Health } from '#telemetry/health.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
 import { type AgentServiceDependencies, newAgentService } from './agent.ts'
 import type { Authorizer } from './authorize.ts'
@@ -53,6 +54,7 @@ export interface ServiceDependencies
   readonly authorizer: Authorizer
   readonly limits: Interceptor
   readonly processLog: AdjustableLog
+  readonly health: Pick<Health, 'report'>
 }
 
 /** The services for agents, admins and downstream servers over TLS, behind limits and authorization. */
@@ -68,11 +70,11 @@ export function addLocalServices(server: RpcServer, dependencies: ServiceDepende
   addSharedServices(server, dependencies)
   server.addService(DebugDefinition, newDebugService(dependencies))
   server.addService(LoggerDefinition, newLoggerService(dependencies.processLog))
-  const { bundles, trustDomain, clock } = dependencies
+  const { health, clock } = dependencies
   server.addService(
     HealthDefinition,
     healthHandlers({
-      check: (service) => (service === '' ? bundles.bundle(trustDomain) !== undefined : undefined),
+      check: (service) => (service === '' ? health.report().ready : undefined),
       services: [],
       clock,
     }),

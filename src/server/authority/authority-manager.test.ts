@@ -72,7 +72,7 @@ test('AuthorityManager.open() has authorities active and published at first star
     keyManager.keys().map(({ id }) => id),
     ['x509-ca/A/20260101T000000Z', 'jwt/A/20260101T000000Z'],
   )
-  assert.deepEqual(manager.health(), { healthy: true, detail: '' })
+  assert.deepEqual(manager.health(), { healthy: true, canIssue: true, detail: '' })
   assert.equal(x509.nextEvent, 'is replaced')
   assert.equal(x509.nextEventAtSeconds, nowSeconds() + day - 4 * hour)
 })
@@ -339,7 +339,7 @@ test('a key manager that is down stops issuing at once and loses no authority', 
   await manager.certificateAuthority.issueJwtSvid(jwtRequest)
   await clock.advance(seconds(10))
   await manager.round()
-  assert.deepEqual(manager.health(), { healthy: true, detail: '' })
+  assert.deepEqual(manager.health(), { healthy: true, canIssue: true, detail: '' })
 })
 
 test('a server starts with a key manager that is down, and issues as soon as it is back', async () => {
@@ -390,7 +390,7 @@ test('a clock that went back stops issuing and rotation, and acceptClock() lets 
     reason: 'clock-went-back',
   })
   await manager.acceptClock()
-  assert.deepEqual(manager.health(), { healthy: true, detail: '' })
+  assert.deepEqual(manager.health(), { healthy: true, canIssue: true, detail: '' })
   await manager.certificateAuthority.issueJwtSvid(jwtRequest)
 })
 

@@ -49,6 +49,8 @@ export interface AuthorityManagerOptions {
 /** Whether rotation works, in words. */
 export interface RotationHealth {
   readonly healthy: boolean
+  /** False: nothing can be issued now. It may be true of a server that is not healthy. */
+  readonly canIssue: boolean
   /** For people. Empty when healthy. */
   readonly detail: string
 }
@@ -168,16 +170,19 @@ export class AuthorityManager implements Disposable {
   /** Not healthy: nothing can be issued for want of an authority or of a right clock, or ten rounds have failed. */
   health(): RotationHealth {
     const problem = this.#time.problem()
-    if (problem !== undefined) return { healthy: false, detail: problem }
+    if (problem !== undefined) return { healthy: false, canIssue: false, detail: problem }
     for (const { context, rotator } of Object.values(this.#kinds)) {
       if (rotator.active === undefined) {
         const why = this.#lastFailure || 'the server is initializing'
-        return { healthy: false, detail: `no ${context.kind.title} is active: ${why}` }
+        const detail = `no ${context.kind.title} is active: ${why}`
+        return { healthy: false, canIssue: false, detail }
       }
     }
-    if (this.#failedRounds <= tolerableFailures) return { healthy: true, detail: '' }
+    if (this.#failedRounds <= tolerableFailures)
+      return { healthy: true, canIssue: true, detail: '' }
     return {
       healthy: false,
+      canIssue: true,
       detail: `${this.#failedRounds} rotation rounds have failed, the last one: ${this.#lastFailure}`,
     }
   }

@@ -19,7 +19,7 @@ export interface AcceptClockResponse {
 }
 
 export interface Status {
-  /** ok, degraded, down or refused. */
+  /** Whether signing works: ok, degraded, down or refused. */
   state: string;
   /** For people; empty when ok. */
   detail: string;
