@@ -19,8 +19,9 @@ test('openLog() writes one JSON object a line, with the clock’s time', () => {
   )
 })
 
-test('openLog() describes an error with its code, reason and causes, and an unexpected one with its stack', () => {
+test('openLog() describes an error with its code, reason and causes, and on debug an unexpected one with its stack', () => {
   const { log, lines } = capture('json')
+  log.level = 'debug'
   const cause = new TypeError('no such thing')
   log.error({ error: new AssayError('not-found', 'gone', { reason: 'gone', cause }) }, 'failed')
   const { error } = JSON.parse(lines[0] ?? '')
@@ -29,6 +30,32 @@ test('openLog() describes an error with its code, reason and causes, and an unex
   assert.equal(error.stack, undefined)
   assert.equal(error.cause.message, 'no such thing')
   assert.match(error.cause.stack, /log\.test\.ts/)
+})
+
+for (const format of ['json', 'text'] as const) {
+  test(`openLog() as ${format} writes no stack unless the level is debug`, () => {
+    const { log, lines } = capture(format)
+    const error = new Error('cannot open', { cause: new TypeError('no such thing') })
+    log.error({ error }, 'failed')
+    assert.match(lines[0] ?? '', /no such thing/)
+    assert.doesNotMatch(lines[0] ?? '', /log\.test\.ts/)
+    log.level = 'debug'
+    log.error({ error }, 'failed')
+    assert.match(lines[1] ?? '', /log\.test\.ts/)
+  })
+}
+
+test('openLog() as text writes what an error says, its reason and its causes, none twice', () => {
+  const { log, lines } = capture('text')
+  const cause = new Error('no such file', { cause: new Error('disk gone') })
+  const error = new AssayError('not-found', 'cannot read x: no such file', {
+    reason: 'gone',
+    cause,
+  })
+  log.error({ error, path: '/x' }, 'the agent ends')
+  assert.deepEqual(lines, [
+    '2026-01-01T00:00:00.000Z ERROR the agent ends error="cannot read x: no such file: disk gone" reason=gone path=/x\n',
+  ])
 })
 
 test('openLog() survives an error that is its own cause', () => {

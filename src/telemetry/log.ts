@@ -35,6 +35,7 @@ export function openLog(options: {
   readonly sink?: LineSink
 }): ProcessLog {
   const { format, clock } = options
+  const threshold: Threshold = { level: options.level }
   const sink: LineSink = options.sink ?? pino.destination({ fd: 2, sync: true })
   const logger = pino(
     {
@@ -43,11 +44,14 @@ export function openLog(options: {
       messageKey: 'message',
       timestamp: () => `,"time":"${clock.now().toString({ smallestUnit: 'millisecond' })}"`,
       formatters: { level: (level) => ({ level }) },
-      serializers: { error: describeError },
+      serializers: {
+        // Where in the program it was is for who looks into the program.
+        error: (error: unknown) => describeError(error, { stacks: threshold.level === 'debug' }),
+      },
     },
     format === 'json' ? sink : { write: (line: string) => sink.write(textLine(line)) },
   )
-  return new PinoLog(logger, { level: options.level })
+  return new PinoLog(logger, threshold)
 }
 
 /** One for all children: pino's own children keep the level they were made with. */
@@ -104,7 +108,10 @@ class PinoLog implements ProcessLog {
 /** Deepest chain of causes that is written. */
 const maxCauses = 8
 
-function describeError(error: unknown, depth = 0): unknown {
+function describeError(
+  error: unknown,
+  { stacks, depth = 0 }: { readonly stacks: boolean; readonly depth?: number },
+): unknown {
   if (!(error instanceof Error)) return error
   const { name, message, stack, cause } = error
   return {
@@ -113,9 +120,9 @@ function describeError(error: unknown, depth = 0): unknown {
     ...('code' in error ? { code: error.code } : {}),
     ...('reason' in error && error.reason !== undefined ? { reason: error.reason } : {}),
     // The failures we raise on purpose say enough; a stack is for those we did not expect.
-    ...(name === 'AssayError' ? {} : { stack }),
+    ...(name === 'AssayError' || !stacks ? {} : { stack }),
     ...(cause === undefined || depth >= maxCauses
       ? {}
-      : { cause: describeError(cause, depth + 1) }),
+      : { cause: describeError(cause, { stacks, depth: depth + 1 }) }),
   }
 }

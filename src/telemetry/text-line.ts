@@ -5,9 +5,44 @@
 export function textLine(json: string): string {
   const { time, level, message, ...fields } = JSON.parse(json) as Record<string, unknown>
   const words = [String(time), String(level).toUpperCase().padEnd(5), plain(String(message))]
-  for (const [key, value] of Object.entries(fields)) words.push(`${plain(key)}=${valueText(value)}`)
+  for (const [key, value] of Object.entries(forPeople(fields)))
+    words.push(`${plain(key)}=${valueText(value)}`)
   return `${words.join(' ')}\n`
 }
+
+/** An error that is described as an object reads as what it says, its reason, and its causes. */
+function forPeople(fields: Record<string, unknown>): Record<string, unknown> {
+  const { error, ...others } = fields
+  if (!isDescribed(error)) return fields
+  const chain: DescribedError[] = []
+  for (let one: unknown = error; isDescribed(one); one = one.cause) chain.push(one)
+  const messages: string[] = []
+  for (const { message } of chain) {
+    // Many an error ends with the words of its cause.
+    if (!messages.some((told) => told.includes(message))) messages.push(message)
+  }
+  const stack = chain.find((one) => one.stack !== undefined)?.stack
+  return {
+    error: messages.join(': '),
+    ...(error.reason !== undefined && { reason: error.reason }),
+    ...others,
+    ...(stack !== undefined && { stack }),
+  }
+}
+
+/** As `openLog` writes it. */
+interface DescribedError {
+  readonly message: string
+  readonly reason?: unknown
+  readonly cause?: unknown
+  readonly stack?: unknown
+}
+
+const isDescribed = (value: unknown): value is DescribedError =>
+  typeof value === 'object' &&
+  value !== null &&
+  'message' in value &&
+  typeof value.message === 'string'
 
 function valueText(value: unknown): string {
   if (typeof value !== 'string') return plain(JSON.stringify(value))
