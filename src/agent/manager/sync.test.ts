@@ -57,6 +57,8 @@ async function follow(turns: readonly Turn[]) {
     log: silentLog,
   })
   const states: string[] = []
+  const warnings: string[] = []
+  const log = { ...silentLog, warn: (_: object, message: string) => void warnings.push(message) }
   status.onChange(() => states.push(`${status.state} ${status.detail}`.trim()))
   const left = [...turns]
   const watch = async function* (): AsyncGenerator<Update> {
@@ -76,7 +78,7 @@ async function follow(turns: readonly Turn[]) {
       metrics: new Metrics(),
       clock,
       random: new SystemRandom(),
-      log: silentLog,
+      log,
     },
     never,
   ).then((why) => {
@@ -88,7 +90,7 @@ async function follow(turns: readonly Turn[]) {
   }
   await following
   const entries = [...identities.entries].map(({ id }) => id).sort()
-  return { end, entries, states, identities, status, unused: left.length }
+  return { end, entries, states, warnings, identities, status, unused: left.length }
 }
 
 test('followServer() takes complete and partial updates over', async () => {
@@ -120,6 +122,13 @@ test('followServer() keeps what it holds while the server is away, and says that
   assert.deepEqual(entries, ['a'])
   assert.ok(states.includes('ready'))
   assert.ok(states.includes('degraded no word of the server: connection refused'))
+})
+
+test('followServer() warns of a server that is away, once, and not of one that ends everything', async () => {
+  const away = new AssayError('unavailable', 'connection refused')
+  const { warnings } = await follow([[update(['a'])], away, away])
+  assert.equal(warnings.length, 1)
+  assert.deepEqual((await follow([[update(['a'])], [update(['a'])]])).warnings, [])
 })
 
 test('followServer() tells a clock that is off from a certificate that is bad', async () => {

@@ -64,7 +64,7 @@ export async function followServer(options: SyncOptions, signal: AbortSignal): P
     } catch (error) {
       signal.throwIfAborted()
       const end = syncEndOf(error)
-      follower.lost(error)
+      follower.lost(error, { isEnd: end !== undefined })
       if (end !== undefined) return end
     }
     await clock.sleep(backoff.next(), signal)
@@ -91,8 +91,8 @@ class Follower {
     return 'ended'
   }
 
-  /** The server cannot be followed at present. */
-  lost(error: unknown): void {
+  /** The server cannot be followed at present, or, as it says itself, at all: then whoever is told of it says so. */
+  lost(error: unknown, { isEnd }: { readonly isEnd: boolean }): void {
     const { identities, status, metrics, log } = this.#options
     const why = explainServerError(error)
     metrics.serverReachable(false)
@@ -100,7 +100,8 @@ class Follower {
       identities.isSynchronized ? 'degraded' : 'attesting',
       `no word of the server: ${why}`,
     )
-    if (this.#isLost) log.debug({ error: why }, 'the server still cannot be followed')
+    if (isEnd) log.debug({ error: why }, 'the server refuses to be followed')
+    else if (this.#isLost) log.debug({ error: why }, 'the server still cannot be followed')
     else
       log.warn(
         { error: why },
