@@ -33,6 +33,15 @@ test('verifyServer() refuses a workload, an agent, and the server of another aut
   })
 })
 
+test('verifyServer() names both trust domains when the server is of another', () => {
+  const other = newSvid(newAuthority('example.com'), 'spiffe://example.com/spire/server')
+  assert.throws(() => verifyServer([other.certificate], against(trusted)), {
+    reason: 'not-a-server',
+    message:
+      'the server is of trust domain example.com, and this agent of example.org: correct trust_domain or server_address in agent.yaml',
+  })
+})
+
 test('verifyServer() refuses a server that shows nothing', () => {
   assert.throws(() => verifyServer([], against(trusted)), { code: 'unauthenticated' })
   assert.throws(() => verifyServer([], against({ kind: 'insecure' })), { code: 'unauthenticated' })

@@ -28,7 +28,7 @@ export function verifyServer(
   const { trust, trustDomain, nowSeconds } = against
   const spiffeId =
     trust.kind === 'bundle'
-      ? verifyX509Svid({ certificates: chain, bundles: () => trust.bundle, nowSeconds }).spiffeId
+      ? verifiedId(chain, { bundle: trust.bundle, trustDomain, nowSeconds })
       : unverifiedId(chain)
   const expected = serverId(trustDomain)
   if (spiffeId !== expected) {
@@ -36,6 +36,27 @@ export function verifyServer(
       reason: 'not-a-server',
     })
   }
+}
+
+function verifiedId(
+  chain: readonly Uint8Array[],
+  against: {
+    readonly bundle: Bundle
+    readonly trustDomain: TrustDomain
+    readonly nowSeconds: number
+  },
+): string {
+  const { bundle, trustDomain, nowSeconds } = against
+  const bundles = (presented: TrustDomain): Bundle => {
+    if (presented === trustDomain) return bundle
+    // To federate, as a workload would, is no remedy: this is the wrong server or the wrong configuration.
+    throw new AssayError(
+      'unauthenticated',
+      `the server is of trust domain ${presented}, and this agent of ${trustDomain}: correct trust_domain or server_address in agent.yaml`,
+      { reason: 'not-a-server' },
+    )
+  }
+  return verifyX509Svid({ certificates: chain, bundles, nowSeconds }).spiffeId
 }
 
 function unverifiedId([leaf]: readonly Uint8Array[]): string {
