@@ -24,6 +24,6 @@ test('the Workload API lets a connection have a bounded number of calls', async 
   const createConnection = () => connectSocket(agent.workloadSocket)
   const session = connect('http://localhost', { createConnection })
   await once(session, 'remoteSettings')
-  assert.equal(session.remoteSettings.maxConcurrentStreams, 32)
+  assert.equal(session.remoteSettings.maxConcurrentStreams, 64)
   session.destroy()
 })
