@@ -9,7 +9,7 @@ export const clock = new SystemClock()
 /** Items of one batch. */
 const batchSize = 500
 
-/** Entries that are alike but for the last segment of their path; returns their ids. */
+/** Entries that are alike but for the last segment of their path, unless they are there already; returns their ids. */
 export async function createEntries(
   { socket }: ServerAddress,
   count: number,

@@ -54,7 +54,7 @@ export const rows: readonly Row[] = [
   common('FetchX509SVID, first message, a connection each', workloadCall('x509 own')),
   common('FetchJWTSVID (agent cache hit)', workloadCall('jwt shared')),
   common("entry created → on the workload's stream", (work, subject) =>
-    propagation(work, subject, 20),
+    propagation(work, subject, 10),
   ),
   common('GetAuthorizedEntries, 20,000 entries, 4 in flight', (work, subject, effort) =>
     authorizedEntries(work, subject, { ...effort, count: 20_000 }),

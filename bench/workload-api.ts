@@ -22,9 +22,12 @@ async function withOwnConnection(socket: string): Promise<void> {
   await firstX509Svids(connection)
 }
 
-/** One entry for this process, which is the workload, until disposed of. */
-async function registerSelf({ server, agent }: Subject): Promise<AsyncDisposable> {
-  const ids = await createEntries(server, 1, {
+/**
+ * Sees to it that there is one entry for this process, which is the workload. It stays: an agent that polls would
+ * show it for a while after it is gone.
+ */
+async function registerSelf({ server, agent }: Subject): Promise<void> {
+  await createEntries(server, 1, {
     parentId: agent.id,
     path: '/bench/workload',
     selector: ownSelector,
@@ -33,7 +36,6 @@ async function registerSelf({ server, agent }: Subject): Promise<AsyncDisposable
     await withOwnConnection(agent.socket)
     return true
   })
-  return { [Symbol.asyncDispose]: () => deleteEntries(server, ids) }
 }
 
 /** What a workload asks of the agent. */
@@ -41,7 +43,7 @@ export const workloadCall =
   (kind: 'x509 shared' | 'x509 own' | 'jwt shared') =>
   async (work: string, subject: Subject, effort: Effort): Promise<Figure> => {
     const { socket, pid } = subject.agent
-    await using _self = await registerSelf(subject)
+    await registerSelf(subject)
     using shared = connectUnix(socket, { clock })
     const calls = {
       'x509 shared': () => firstX509Svids(shared),
@@ -56,7 +58,7 @@ export const workloadCall =
 /** From the call that creates an entry to the message on an open stream that has its SVID. */
 export async function propagation(work: string, subject: Subject, times: number): Promise<Finding> {
   const { server, agent } = subject
-  await using _self = await registerSelf(subject)
+  await registerSelf(subject)
   using connection = connectUnix(agent.socket, { clock })
   const stop = new AbortController()
   const messages = workloadApi(connection)
@@ -90,7 +92,7 @@ export async function agentStart(
   own: OwnPair,
   times: number,
 ): Promise<Finding> {
-  await using _self = await registerSelf(subject)
+  await registerSelf(subject)
   const waits: number[] = []
   for (let index = 0; index < times; index++) {
     const before = subject.agent.pid
