@@ -11,7 +11,10 @@ test('parseSelector() splits at the first colon', () => {
 
 for (const text of ['', 'unix', ':', 'unix:', ':uid:0']) {
   test(`parseSelector() refuses ${JSON.stringify(text)}`, () => {
-    assert.throws(() => parseSelector(text), { name: 'SyntaxError', message: /type:value/ })
+    assert.throws(() => parseSelector(text), {
+      name: 'SyntaxError',
+      message: `invalid selector ${JSON.stringify(text)}: it must be type:value, and the type has no colon`,
+    })
   })
 }
 

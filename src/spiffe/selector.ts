@@ -8,17 +8,22 @@ declare const selectorBrand: unique symbol
 /** @throws SyntaxError unless both parts are present and the type holds no colon. */
 export function selector(type: string, value: string): Selector {
   if (type === '' || value === '' || type.includes(':')) {
-    throw new SyntaxError(
-      `invalid selector ${JSON.stringify(`${type}:${value}`)}: it must be type:value, and the type has no colon`,
-    )
+    throw invalid(`${type}:${value}`)
   }
   return `${type}:${value}` as Selector
 }
 
+const invalid = (text: string): SyntaxError =>
+  new SyntaxError(
+    `invalid selector ${JSON.stringify(text)}: it must be type:value, and the type has no colon`,
+  )
+
 /** @throws SyntaxError when `text` is not `type:value`. */
 export function parseSelector(text: string): Selector {
   const colon = text.indexOf(':')
-  return selector(text.slice(0, Math.max(colon, 0)), text.slice(colon + 1))
+  // Without a colon there is no type to be named.
+  if (colon < 0) throw invalid(text)
+  return selector(text.slice(0, colon), text.slice(colon + 1))
 }
 
 /** The part before the first colon. */
