@@ -134,6 +134,7 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
     async banAgent({ id }: BanAgentRequest, context: CallContext) {
       const wanted = agentId(id)
       notesOf(context).subject = wanted
+      if ((await datastore.node(wanted)) === undefined) throw notFound(wanted)
       const node = await datastore.updateNode(wanted, asBanned)
       await banTpm(datastore, node, nowSeconds())
       log.info({ spiffeId: node.agentId }, 'agent banned')
