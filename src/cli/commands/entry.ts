@@ -17,6 +17,7 @@ import {
 } from '../command.ts'
 import { connectServer, serverOptions } from '../daemons.ts'
 import { parseEntryDocument } from '../entry-document.ts'
+import { parentNotes, selectorNotes } from '../entry-notes.ts'
 import { fieldOptions, fieldsOf, filterOf, filterOptions, maskOf } from '../entry-options.ts'
 import { blocks, count, durationText, fields, timeLeftText } from '../print.ts'
 import {
@@ -133,9 +134,13 @@ Agents learn of it within milliseconds.`,
     requireAll(entries, results)
     const [first] = made
     if (first === undefined || context.json) return
+    for (const note of made.flatMap(({ selectors }) => selectorNotes(selectors))) context.note(note)
+    const { signal } = context
+    const strangers = await parentNotes(made, { connection, signal })
+    for (const note of strangers) context.note(note)
     if (isNodeAlias(first)) {
       context.note(`next: assay entry create --parent-id ${idText(first.spiffeId)} …`)
-    } else {
+    } else if (strangers.length === 0) {
       context.note(
         `next: the workload gets it by itself; on its node 'assay why --pid PID' shows whether it does`,
       )
