@@ -1,9 +1,10 @@
 import { encodePem } from '#pki/pem.ts'
 import type { X509Context } from '#workload-client/workload-api.ts'
 import { all, type Command, choice, nowSeconds, optional } from '../command.ts'
-import { agentOptions, connectWorkloadApi } from '../daemons.ts'
+import { agentOptions } from '../daemons.ts'
 import { blocks, timeLeftText, timeValue } from '../print.ts'
 import { certificatesPem, type SvidFile, writeSvidFiles } from '../svid-files.ts'
+import { withWorkloadApi } from '../workload-call.ts'
 import { printX509, x509Record } from '../x509-svids.ts'
 
 /** Files as SPIRE names them. */
@@ -44,8 +45,7 @@ const fetchX509: Command = {
 Files are svid.N.key (mode 0600), svid.N.pem, bundle.N.pem and federated_bundle.N.M.pem. A program that uses the
 Workload API itself gets every renewal; files have to be fetched again before they expire.`,
   async run(context) {
-    using api = await connectWorkloadApi(context)
-    const x509 = await api.x509Context(context.signal)
+    const x509 = await withWorkloadApi(context, (api) => api.x509Context(context.signal))
     const directory = optional(context, 'write')
     const written =
       directory === undefined ? [] : await writeSvidFiles(directory, svidFiles(x509), context)
@@ -71,12 +71,13 @@ const fetchJwt: Command = {
   ],
   details: 'A JWT-SVID is a bearer secret: whoever reads it may use it until it expires.',
   async run(context) {
-    using api = await connectWorkloadApi(context)
     const spiffeId = optional(context, 'spiffe-id')
-    const svids = await api.jwtSvids(all(context, 'audience'), {
-      signal: context.signal,
-      ...(spiffeId !== undefined && { spiffeId }),
-    })
+    const svids = await withWorkloadApi(context, (api) =>
+      api.jwtSvids(all(context, 'audience'), {
+        signal: context.signal,
+        ...(spiffeId !== undefined && { spiffeId }),
+      }),
+    )
     if (context.json) {
       const records = svids.map((svid) => ({
         spiffe_id: svid.spiffeId,
@@ -110,9 +111,9 @@ const fetchBundle: Command = {
     ...agentOptions,
   ],
   async run(context) {
-    using api = await connectWorkloadApi(context)
+    const { signal } = context
     if (choice(context, 'format', formats) === 'jwt') {
-      const bundles = [...(await api.jwtBundles(context.signal))]
+      const bundles = [...(await withWorkloadApi(context, (api) => api.jwtBundles(signal)))]
       if (context.json) {
         return context.print(
           JSON.stringify(
@@ -123,7 +124,7 @@ const fetchBundle: Command = {
       for (const line of blocks(bundles)) context.print(line)
       return
     }
-    const bundles = [...(await api.x509Bundles(context.signal))]
+    const bundles = [...(await withWorkloadApi(context, (api) => api.x509Bundles(signal)))]
     const pems = bundles.map(
       ([name, roots]) => [name, roots.map((der) => encodePem('CERTIFICATE', der))] as const,
     )

@@ -39,8 +39,9 @@ const check: Command = {
     { name: 'agent', summary: 'ask the agent, on its Workload API socket' },
     ...administrationOptions,
   ],
-  details:
-    'The server is well when it is ready, as /ready says. Exit status 0 when it is, 6 with the reason when it is not, 5 when it does not answer.',
+  details: `
+The server is well when it is ready, as /ready says. Exit status 0 when it is, 6 with the reason when it is not, 5 when
+it does not answer.`,
   async run(context) {
     const agent = isOn(context, 'agent')
     using connection = agent ? await connectAgent(context) : await connectServer(context)
