@@ -4,6 +4,7 @@ import { text } from 'node:stream/consumers'
 import { SystemClock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import { SystemRandom } from '#base/random.ts'
+import { version } from '#base/version.ts'
 import { nearest } from '#config/nearest.ts'
 import { allCommands, commandsOf, nouns } from './catalog.ts'
 import { type Command, type CommandContext, parseArguments } from './command.ts'
@@ -111,6 +112,10 @@ function errorText(error: unknown, json: boolean): string {
 }
 
 async function main(args: readonly string[]): Promise<number> {
+  if (args.length === 1 && args[0] === '--version') {
+    print(version)
+    return 0
+  }
   const words = args[0] === 'help' ? [...args.slice(1), '--help'] : args
   const [noun = ''] = words
   const known = await commandsOf(noun)

@@ -61,6 +61,18 @@ test(
   }),
 )
 
+test(
+  'writeSvidFiles() says which folder cannot be made, and why',
+  inFolder(async (folder) => {
+    writeFileSync(join(folder, 'file'), '')
+    const directory = join(folder, 'file', 'svids')
+    await assert.rejects(writeSvidFiles(directory, files, { random }), {
+      code: 'failed-precondition',
+      message: `cannot make the directory ${directory}: a part of the path is a file`,
+    })
+  }),
+)
+
 test('certificatesPem() writes one block for each certificate', () => {
   const pem = certificatesPem([Uint8Array.of(1), Uint8Array.of(2)])
   assert.equal(pem.match(/BEGIN CERTIFICATE/g)?.length, 2)

@@ -1,5 +1,6 @@
 import { chmod, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { AssayError, messageOf } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
 import { writeSecretFile } from '#host/secret-file.ts'
 import { encodePem } from '#pki/pem.ts'
@@ -26,7 +27,7 @@ export async function writeSvidFiles(
   files: readonly SvidFile[],
   options: { readonly random: Random },
 ): Promise<readonly string[]> {
-  await mkdir(directory, { recursive: true, mode: 0o700 })
+  await makeDirectory(directory)
   const paths: string[] = []
   for (const { name, content, secret } of files) {
     const path = join(directory, name)
@@ -35,4 +36,23 @@ export async function writeSvidFiles(
     paths.push(path)
   }
   return paths
+}
+
+const whyNot: Readonly<Record<string, string>> = {
+  EACCES: 'this user may not write there',
+  EPERM: 'this user may not write there',
+  EROFS: 'the file system is read-only',
+  ENOTDIR: 'a part of the path is a file',
+  EEXIST: 'there is a file of that name',
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+  } catch (cause) {
+    const why = whyNot[(cause as NodeJS.ErrnoException).code ?? ''] ?? messageOf(cause)
+    throw new AssayError('failed-precondition', `cannot make the directory ${directory}: ${why}`, {
+      cause,
+    })
+  }
 }

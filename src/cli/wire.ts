@@ -116,7 +116,12 @@ export const errorCodeOf = (status: Status): ErrorCode => codes[status.code] ?? 
 /** @throws AssayError when one item of a batch failed. */
 export function requireOk(status: Status | undefined, what: string): void {
   if (status === undefined || status.code === 0) return
-  throw new AssayError(errorCodeOf(status), `cannot ${what}: ${status.message}`)
+  const action = `cannot ${what}`
+  // The server may have said already what could not be done.
+  const message = status.message.startsWith(action)
+    ? status.message
+    : `${action}: ${status.message}`
+  throw new AssayError(errorCodeOf(status), message)
 }
 
 /** Every item of a paged list. */

@@ -200,12 +200,13 @@ const status: Command = {
     if (status.state !== 'ready') context.setStatus(6)
     if (context.json) return context.print(JSON.stringify(agentStatusRecord(status)))
     const now = nowSeconds(context)
+    const orNone = (at: number): string => (at === 0 ? 'none yet' : timeLeftText(at, now))
     for (const line of fields([
       ['State', status.state],
       ['Why', status.detail],
       ['Agent', status.agentId],
-      ['SVID expires', timeLeftText(status.agentSvidExpiresAt, now)],
-      ['Last sync', timeLeftText(status.lastSyncAt, now)],
+      ['SVID expires', orNone(status.agentSvidExpiresAt)],
+      ['Last sync', orNone(status.lastSyncAt)],
       ['Node attestor', `${status.nodeAttestor} ${status.nodeAttestorDetail}`.trim()],
       ['Entries', String(status.entries)],
       ['X.509-SVIDs', String(status.x509Svids)],
