@@ -2,6 +2,7 @@ import { AssayError } from '#base/errors.ts'
 import { type Connection, connectUnix } from '#rpc/client.ts'
 import { parseEndpoint } from '#rpc/endpoint.ts'
 import { WorkloadApi } from '#workload-client/workload-api.ts'
+import { closedDirectory } from './closed-directory.ts'
 import { type CommandContext, type Option, optional, seconds, UsageError } from './command.ts'
 
 /** One of the sockets that commands talk to. */
@@ -13,6 +14,8 @@ interface Daemon {
   /** The environment variable that names it when the option does not. */
   readonly variable: string
   readonly path: string
+  /** Its socket is open to every user; only the way to it may be closed. */
+  readonly isOpenToAll?: boolean
 }
 
 const server: Daemon = {
@@ -27,6 +30,7 @@ const agent: Daemon = {
   option: 'socket-path',
   variable: 'SPIFFE_ENDPOINT_SOCKET',
   path: '/run/assay/agent/api.sock',
+  isOpenToAll: true,
 }
 
 const agentAdministration: Daemon = {
@@ -140,13 +144,13 @@ function startTimeout(context: CommandContext, daemon: Daemon, done: AbortSignal
 /** Connects now: a daemon that is not there is told apart before anything is asked of it. */
 async function reached<
   T extends Disposable & { connect(options: { readonly signal: AbortSignal }): Promise<void> },
->({ signal }: CommandContext, daemon: Daemon, connection: T): Promise<T> {
+>(context: CommandContext, daemon: Daemon, connection: T): Promise<T> {
   try {
-    await connection.connect({ signal })
+    await connection.connect({ signal: context.signal })
     return connection
   } catch (error) {
     connection[Symbol.dispose]()
-    throw error instanceof AssayError ? unreachable(daemon, error) : error
+    throw error instanceof AssayError ? await unreachable(context, daemon, error) : error
   }
 }
 
@@ -158,11 +162,20 @@ function tooLate({ program }: Daemon, limitSeconds: number): AssayError {
   )
 }
 
-function unreachable({ program, option, variable }: Daemon, cause: AssayError): AssayError {
+async function unreachable(
+  context: CommandContext,
+  daemon: Daemon,
+  cause: AssayError,
+): Promise<AssayError> {
+  const { program, option, variable, isOpenToAll } = daemon
   if (cause.reason !== 'not-connected') return cause
   const forbidden = /EACCES|EPERM/.test(cause.message)
+  const closed =
+    forbidden && isOpenToAll ? await closedDirectory(socketPath(context, daemon)) : undefined
   const remedy = forbidden
-    ? `this user may not open it: use the user or a group that ${program} lets in`
+    ? closed === undefined
+      ? `this user may not open it: use the user or a group that ${program} lets in`
+      : `the socket is open to every user, but this one may not pass the directory ${closed}: chmod a+x ${closed}`
     : `is ${program} running? --${option} or ${variable} says where its socket is`
   return new AssayError(
     forbidden ? 'permission-denied' : 'unavailable',

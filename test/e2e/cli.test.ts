@@ -15,12 +15,14 @@ const called = new Set<string>()
 let environment: Record<string, string> = {}
 let fingerprint = ''
 let agentId = ''
+let nodeAttestor = ''
 
 before(async () => {
   fingerprint = await installation.startTpm()
   await installation.startServer('disk')
   const { token } = (await installation.ask('token', 'generate')) as { token: string }
-  await installation.startAgent(`join_token: { token: ${token} }`)
+  nodeAttestor = `join_token: { token: ${token} }`
+  await installation.startAgent(nodeAttestor)
   environment = {
     ASSAY_SERVER_SOCKET: installation.at('server.sock'),
     ASSAY_AGENT_ADMIN_SOCKET: installation.at('admin/admin.sock'),
@@ -102,6 +104,7 @@ const createWeb = (...options: readonly string[]): readonly string[] => [
 test('a workload without an entry is refused, with status 4, and why says what to do', async () => {
   const refusal = await fails(4, ['fetch', 'x509'], { message: /no identity issued.*\[.*\]/ })
   assert.equal(refusal.stdout, '')
+  assert.match(refusal.stderr, /\non this node an operator sees why: assay why --request \S+\n$/)
   await fails(4, ['fetch', 'jwt', '--audience', 'a', '--json'], {
     message: /^\{"error":".*no identity issued.*","code":"permission-denied"/,
   })
@@ -136,6 +139,18 @@ Revision   0
     message: /cannot create entry for spiffe:\/\/example.org\/web: .*already exists \(entry web\)/,
   })
   assert.deepEqual(JSON.parse(again.stdout), [])
+})
+
+test('entry create says when no agent has attested as the parent, and which have', async () => {
+  const args = ['entry', 'create', '--parent-id', installation.id('/spire/agent/tpm/3f9a0c11')]
+  const options = ['--spiffe-id', installation.id('/lost'), '--selector', 'unix:usr:www-data']
+  const { status, stderr } = await assay([...args, ...options, '--entry-id', 'lost'])
+  assert.equal(status, 0)
+  assert.match(
+    steady(stderr),
+    /^note: no process shows the selector unix:usr:www-data; .*\nnote: no agent spiffe:.*\/tpm\/3f9a0c11 has attested yet\n.*\n {2}AGENT\n$/,
+  )
+  await lines('entry', 'delete', '--entry-id', 'lost')
 })
 
 test('entry create refuses wrong values with status 2, and says which', async () => {
@@ -212,7 +227,9 @@ test('entry show, list and count find entries, and say when there is none', asyn
   assert.deepEqual(count, ['1 entry'])
   assert.deepEqual(counted, { count: 1 })
   await fails(3, ['entry', 'show', '--entry-id', 'nix'], { message: /entry not found: nix/ })
-  await fails(3, ['entry', 'delete', '--entry-id', 'nix'], { message: /nix/ })
+  await fails(3, ['entry', 'delete', '--entry-id', 'nix'], {
+    message: /^assay: cannot delete entry nix: not found$/m,
+  })
 })
 
 test('agent list, show, count and status tell about the node', async () => {
@@ -347,6 +364,25 @@ test('watch prints each update, and ends at once and with 130 when it is interru
   child.kill('SIGINT')
   assert.deepEqual(await once(child, 'close'), [130, null])
   assert.ok(performance.now() - interrupted < 1000)
+})
+
+test('watch outlives a restart of the agent, and says so', async () => {
+  const child = start(['watch', '--json'])
+  let said = ''
+  child.stderr.on('data', (text: string) => {
+    said += text
+  })
+  await once(child.stdout, 'data')
+  const agent = installation.daemons.find(({ name }) => name === 'assay-agent')
+  const update = once(child.stdout, 'data')
+  await agent?.[Symbol.asyncDispose]()
+  while (!said.includes('is away')) await once(child.stderr, 'data')
+  await installation.startAgent(nodeAttestor)
+  const [line] = (await update) as [string]
+  assert.deepEqual(Object.keys(JSON.parse(line)), ['at', 'svids', 'bundles'])
+  child.kill('SIGINT')
+  await once(child, 'close')
+  assert.match(said, /^the agent is away, trying again: .*\nthe agent is back\n$/)
 })
 
 test('watch ends quietly once its reader has gone', async () => {
@@ -488,6 +524,8 @@ test('hsm status and keys tell about the signing keys of whatever key manager', 
   const message = /this key manager has no PIN to try again/
   await fails(1, ['hsm', 'resume'], { message })
   await fails(1, ['hsm', 'resume', '--json'], { message })
+  assert.match((await lines('hsm', 'accept-clock'))[0] ?? '', /^accepted TIME$/)
+  assert.deepEqual(Object.keys((await json(['hsm', 'accept-clock'])) as object), ['accepted'])
 })
 
 test('healthcheck asks the server, or the agent', async () => {
@@ -505,13 +543,14 @@ test('version, help and completion need no daemon', async () => {
     lines('entry', 'create', '--help'),
   ])
   assert.match(text[0] ?? '', /^assay \d+\.\d+\.\d+/)
+  assert.deepEqual(await lines('--version'), [text[0]?.replace('assay ', '')])
   assert.deepEqual(said, { version: text[0]?.replace('assay ', '') })
   assert.deepEqual(help, ask)
   for (const args of [
     ['complete', '--', 'hsm'],
     ['complete', '--json', '--', 'hsm'],
   ])
-    assert.deepEqual(await lines(...args), ['status', 'keys', 'resume'])
+    assert.deepEqual(await lines(...args), ['status', 'keys', 'resume', 'accept-clock'])
   for (const args of [
     ['completion', 'bash'],
     ['completion', 'zsh', '--json'],
@@ -566,6 +605,15 @@ test('a socket that this user may not open is a refusal, with status 4', {
   assert.deepEqual(await once(child, 'close'), [4, null])
 })
 
+test('a way to the Workload API that is closed is told apart from a socket that is', {
+  skip: process.getuid?.() === 0 ? false : 'only root can become another user',
+}, async () => {
+  const child = start(['fetch', 'x509'], { nobody: true })
+  const [said] = (await once(child.stderr, 'data')) as [string]
+  assert.match(steady(said), /EACCES.*\nthe socket is open .* may not pass the directory DIR:/)
+  assert.deepEqual(await once(child, 'close'), [4, null])
+})
+
 test('a server that hangs is given up after --timeout, with status 5', async () => {
   const server = installation.daemons.find(({ name }) => name === 'assay-server')
   assert.ok(server)
@@ -596,7 +644,9 @@ test('refusal list --server, and agent ban and evict', async () => {
   assert.match((await lines('agent', 'list', '--banned')).join(), / banned/)
   assert.deepEqual(await lines('agent', 'evict', '--spiffe-id', agentId), ['evicted AGENT'])
   await fails(3, ['agent', 'evict', '--spiffe-id', agentId, '--json'], { message: /not-found/ })
-  await fails(3, ['agent', 'ban', '--spiffe-id', agentId], { message: /AGENT/ })
+  await fails(3, ['agent', 'ban', '--spiffe-id', agentId], {
+    message: /^assay: agent not found: AGENT/,
+  })
 })
 
 test('every command was called above, for people and for programs', async () => {
