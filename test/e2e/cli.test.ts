@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import process from 'node:process'
 import { after, before, test } from 'node:test'
 import { allCommands } from '#cli/catalog.ts'
@@ -608,10 +608,15 @@ test('a socket that this user may not open is a refusal, with status 4', {
 test('a way to the Workload API that is closed is told apart from a socket that is', {
   skip: process.getuid?.() === 0 ? false : 'only root can become another user',
 }, async () => {
-  const child = start(['fetch', 'x509'], { nobody: true })
-  const [said] = (await once(child.stderr, 'data')) as [string]
-  assert.match(steady(said), /EACCES.*\nthe socket is open .* may not pass the directory DIR:/)
-  assert.deepEqual(await once(child, 'close'), [4, null])
+  chmodSync(installation.directory, 0o700)
+  try {
+    const child = start(['fetch', 'x509'], { nobody: true })
+    const [said] = (await once(child.stderr, 'data')) as [string]
+    assert.match(steady(said), /EACCES.*\nthe socket is open .* may not pass the directory DIR:/)
+    assert.deepEqual(await once(child, 'close'), [4, null])
+  } finally {
+    chmodSync(installation.directory, 0o711)
+  }
 })
 
 test('a server that hangs is given up after --timeout, with status 5', async () => {
