@@ -9,6 +9,7 @@ import { AssayError } from '#base/errors.ts'
 import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import { isAlive } from '#host/process.ts'
+import { nobody, noOtherUser } from '../../test/support/another-user.ts'
 import {
   clock,
   echo,
@@ -165,7 +166,7 @@ describe('RpcServer on a Unix socket', () => {
   })
 
   it('tells the user of another process', {
-    skip: !isRoot && 'only root can be somebody else',
+    skip: noOtherUser,
   }, async () => {
     const { promise, resolve } = Promise.withResolvers<Peer>()
     await using served = await serve({
@@ -187,8 +188,7 @@ describe('RpcServer on a Unix socket', () => {
       process.execPath,
       ['--input-type=module-typescript', '-e', program, served.path],
       {
-        uid: 65534,
-        gid: 65534,
+        ...nobody,
         stdio: ['ignore', 'ignore', 'inherit'],
       },
     )
@@ -550,7 +550,9 @@ os.execv(sys.argv[2], sys.argv[2:])`
     await once(child, 'close')
   })
 
-  it('refuses a user more connections than maxConnectionsPerUser', async () => {
+  it('refuses a user more connections than maxConnectionsPerUser', {
+    skip: isRoot && noOtherUser,
+  }, async () => {
     using folder = temporaryFolder()
     chmodSync(folder.path, 0o755)
     const path = join(folder.path, 's')
@@ -562,7 +564,7 @@ os.execv(sys.argv[2], sys.argv[2:])`
       const child = spawn(process.execPath, ['-e', holdOpen, path], {
         stdio: ['pipe', 'pipe', 'inherit'],
         // Root is not limited.
-        ...(isRoot && { uid: 65534, gid: 65534 }),
+        ...(isRoot && nobody),
       })
       await once(child.stdout, 'data')
       children.push(child)

@@ -18,6 +18,7 @@ import {
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
 import type { ServiceDefinition } from '#rpc/service.ts'
+import { nobody, noOtherUser } from '../support/another-user.ts'
 import { eventually, LiveAgent, ownSelector, Taken, workloadHeader } from '../support/live-agent.ts'
 import { LiveServer } from '../support/live-server.ts'
 
@@ -141,7 +142,7 @@ test('E7 a security header that is there twice is refused', async () => {
 })
 
 test('E20, F13, F19, F23, F27 a process that no entry matches is refused as PERMISSION_DENIED, everywhere', {
-  skip: process.getuid?.() === 0 ? false : 'only root can run a process as another user',
+  skip: noOtherUser,
 }, async () => {
   const said = await asNobody(agent.workloadSocket)
   assert.deepEqual(said, {
@@ -154,7 +155,7 @@ test('E20, F13, F19, F23, F27 a process that no entry matches is refused as PERM
 })
 
 test('E15 processes of two users get two identities', {
-  skip: process.getuid?.() === 0 ? false : 'only root can run a process as another user',
+  skip: noOtherUser,
 }, async () => {
   const entry = await server.createEntry({ parent, path: '/nobody', selectors: ['unix:uid:65534'] })
   await agent.ready(3)
@@ -171,8 +172,7 @@ async function asNobody(socket: string): Promise<Record<string, string>> {
   chmodSync(agent.directory, 0o711)
   const program = new URL('../support/stranger.ts', import.meta.url).pathname
   const child = spawn(process.execPath, [program, socket], {
-    uid: 65534,
-    gid: 65534,
+    ...nobody,
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let text = ''

@@ -7,6 +7,7 @@ import { chmodSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node
 import process from 'node:process'
 import { after, before, test } from 'node:test'
 import { allCommands } from '#cli/catalog.ts'
+import { nobody, noOtherUser } from '../support/another-user.ts'
 import { type Finished, Installation } from '../support/installation.ts'
 
 const program = new URL('../../bin/assay', import.meta.url).pathname
@@ -32,11 +33,11 @@ before(async () => {
 })
 after(() => installation[Symbol.asyncDispose]())
 
-function start(args: readonly string[], { nobody = false } = {}) {
+function start(args: readonly string[], user: { uid?: number; gid?: number } = {}) {
   called.add(`${args.slice(0, 2).join(' ')}${args.includes('--json') ? ' --json' : ''}`)
   called.add(`${args[0]}${args.includes('--json') ? ' --json' : ''}`)
   const env = { ...process.env, ...environment }
-  const child = spawn(program, args, { env, ...(nobody && { uid: 65534, gid: 65534 }) })
+  const child = spawn(program, args, { env, ...user })
   child.stdout.setEncoding('utf8')
   child.stderr.setEncoding('utf8')
   // It may end before it has read what it is given.
@@ -346,10 +347,10 @@ test('why explains a process and a user, and a process that does not run', async
   const text = (await lines('why', '--pid', String(process.pid))).join('\n')
   assert.match(text, /^It shows:\n {2}unix:/)
   assert.match(text, /It gets:\n {2}spiffe:\/\/example.org\/web\n {4}entry web, SVID until TIME/)
-  const nobody = await assay(['why', '--user', 'nobody'])
-  assert.equal(nobody.status, 4)
-  assert.match(nobody.stdout, /no entry of this node matches \(it has 1\)/)
-  assert.match(nobody.stdout, / {4}entry web\n {4}lacks unix:uid:/)
+  const unknown = await assay(['why', '--user', 'nobody'])
+  assert.equal(unknown.status, 4)
+  assert.match(unknown.stdout, /no entry of this node matches \(it has 1\)/)
+  assert.match(unknown.stdout, / {4}entry web\n {4}lacks unix:uid:/)
   await fails(3, ['why', '--pid', '2147483647'], { message: /process 2147483647: .*not running/ })
   await fails(3, ['why', '--request', 'nix'], { message: /no refusal of request nix/ })
   await fails(2, ['why'], { message: /needs one of --pid, --user and --request/ })
@@ -597,20 +598,20 @@ test('a daemon that is not there is named with its socket and what to do, with s
 })
 
 test('a socket that this user may not open is a refusal, with status 4', {
-  skip: process.getuid?.() === 0 ? false : 'only root can become another user',
+  skip: noOtherUser,
 }, async () => {
-  const child = start(['entry', 'count'], { nobody: true })
+  const child = start(['entry', 'count'], nobody)
   const [said] = (await once(child.stderr, 'data')) as [string]
   assert.match(said, /EACCES.*\nthis user may not open it: /)
   assert.deepEqual(await once(child, 'close'), [4, null])
 })
 
 test('a way to the Workload API that is closed is told apart from a socket that is', {
-  skip: process.getuid?.() === 0 ? false : 'only root can become another user',
+  skip: noOtherUser,
 }, async () => {
   chmodSync(installation.directory, 0o700)
   try {
-    const child = start(['fetch', 'x509'], { nobody: true })
+    const child = start(['fetch', 'x509'], nobody)
     const [said] = (await once(child.stderr, 'data')) as [string]
     assert.match(steady(said), /EACCES.*\nthe socket is open .* may not pass the directory DIR:/)
     assert.deepEqual(await once(child, 'close'), [4, null])
