@@ -15,6 +15,9 @@ interface Part {
   run(): Promise<Outcome>
 }
 
+/** No part takes a tenth of this on two quiet cores. */
+const maxPartMs = 15 * 60_000
+
 const root = new URL('..', import.meta.url).pathname
 const bin = (name: string): string => `${root}node_modules/.bin/${name}`
 
@@ -35,12 +38,15 @@ async function output(
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const chunks: Uint8Array[] = []
+  // A test file that never ends must not keep the rest from being judged.
+  const guard = setTimeout(() => child.kill('SIGTERM'), maxPartMs)
   child.stdout.on('data', (chunk: Uint8Array) => chunks.push(chunk))
   child.stderr.on('data', (chunk: Uint8Array) => chunks.push(chunk))
   const status = await new Promise<number>((resolve, reject) => {
     child.once('error', reject)
     child.once('close', (code) => resolve(code ?? 1))
   })
+  clearTimeout(guard)
   return { status, text: chunks.map((chunk) => new TextDecoder().decode(chunk)).join('') }
 }
 
