@@ -1,7 +1,6 @@
-import { type AddressInfo, createServer } from 'node:net'
 import process from 'node:process'
 import type { Daemon } from '../test/support/daemon.ts'
-import type { Installation, KeyManagerKind } from '../test/support/installation.ts'
+import { freePort, type Installation, type KeyManagerKind } from '../test/support/installation.ts'
 import { manufactureTpm, type Swtpm, startSwtpm } from '../test/support/swtpm.ts'
 import type { ServerAddress } from './agent-session.ts'
 
@@ -76,14 +75,6 @@ async function startOtherTpm(assay: Installation): Promise<Swtpm> {
   const fingerprint = await assay.assay('tpm', 'fingerprint', '--tcti', tpm.tcti)
   await assay.allowTpm(fingerprint.trim(), 'bench-2')
   return tpm
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }
 
 /** The user whose processes the bench's identities are for: its own. */

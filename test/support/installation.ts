@@ -37,7 +37,7 @@ export async function output(program: string, args: readonly string[]): Promise<
  * A TCP port that nobody listens on. Below the range from which outgoing connections take theirs, so that none
  * of them is in the way by the time the daemon listens.
  */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   for (;;) {
     const port = randomInt(20_000, 32_000)
     const server = createServer()
