@@ -17,6 +17,7 @@ import type { ConnectedAgents } from './connected-agents.ts'
 import { entryField } from './entry-messages.ts'
 import { malformed } from './messages.ts'
 import { joinFields } from './protobuf-fields.ts'
+import { unimplemented } from './unimplemented.ts'
 
 export interface FeedServiceDependencies {
   readonly trustDomain: TrustDomain
@@ -72,6 +73,8 @@ export function newFeedService(dependencies: FeedServiceDependencies) {
         await news.wait(waitSeconds(clock, peer), context.signal)
       }
     },
+
+    report: unimplemented('reports are not counted yet'),
   }
 }
 

@@ -24,6 +24,7 @@ const routine: ReadonlySet<string> = new Set([
   '/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries',
   '/spire.api.server.agent.v1.Agent/PostStatus',
   '/assay.server.v1.Feed/Watch',
+  '/assay.server.v1.Feed/Report',
   '/grpc.health.v1.Health/Check',
   '/grpc.health.v1.Health/Watch',
   '/grpc.health.v1.Health/List',

@@ -30,6 +30,33 @@ export interface Update {
   removedFederatedTrustDomains: string[];
   /** Unix time at the server, in milliseconds, so that an agent can tell how far its clock is off. */
   serverTimeMs: number;
+  /**
+   * Over how many seconds agents spread the replacement of what a tainted authority signed, each agent at a moment
+   * of its own. Stated in every update.
+   */
+  replacementSpreadSeconds: number;
+}
+
+export interface ReportRequest {
+  /**
+   * Sequence number of the own trust domain's bundle that the agent holds and that every open Workload API stream
+   * has been sent. Zero: none yet.
+   */
+  bundleSequenceNumber: bigint;
+  /** The X.509 authorities that signed what the agent holds: its own SVID and those it gives to workloads. */
+  authorities: AuthorityUse[];
+}
+
+export interface AuthorityUse {
+  /** Subject key identifier of the authority, lower-case hex, as the local authority service names it. */
+  authorityId: string;
+  /** How many SVIDs it signed of those the agent holds, its own included. */
+  svids: number;
+  /** Unix time at which the last of them expires. */
+  expiresAt: number;
+}
+
+export interface ReportResponse {
 }
 
 function createBaseWatchRequest(): WatchRequest {
@@ -105,6 +132,7 @@ function createBaseUpdate(): Update {
     federatedBundles: [],
     removedFederatedTrustDomains: [],
     serverTimeMs: 0,
+    replacementSpreadSeconds: 0,
   };
 }
 
@@ -139,6 +167,9 @@ export const Update: MessageFns<Update> = {
         throw new globalThis.Error("value provided for field BigInt(message.serverTimeMs) of type int64 too large");
       }
       writer.uint32(64).int64(BigInt(message.serverTimeMs));
+    }
+    if (message.replacementSpreadSeconds !== 0) {
+      writer.uint32(72).int32(message.replacementSpreadSeconds);
     }
     return writer;
   },
@@ -220,6 +251,14 @@ export const Update: MessageFns<Update> = {
             message.serverTimeMs = longToNumber(reader.int64());
             continue;
           }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.replacementSpreadSeconds = reader.int32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -258,6 +297,9 @@ export const Update: MessageFns<Update> = {
     if (message.serverTimeMs !== undefined) {
       obj.server_time_ms = globalThis.String(message.serverTimeMs);
     }
+    if (message.replacementSpreadSeconds !== undefined) {
+      obj.replacement_spread_seconds = Math.round(message.replacementSpreadSeconds);
+    }
     return obj;
   },
 
@@ -276,6 +318,234 @@ export const Update: MessageFns<Update> = {
     message.federatedBundles = object.federatedBundles?.map((e) => Bundle.fromPartial(e)) || [];
     message.removedFederatedTrustDomains = object.removedFederatedTrustDomains?.map((e) => e) || [];
     message.serverTimeMs = object.serverTimeMs ?? 0;
+    message.replacementSpreadSeconds = object.replacementSpreadSeconds ?? 0;
+    return message;
+  },
+};
+
+function createBaseReportRequest(): ReportRequest {
+  return { bundleSequenceNumber: 0n, authorities: [] };
+}
+
+export const ReportRequest: MessageFns<ReportRequest> = {
+  encode(message: ReportRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.bundleSequenceNumber !== 0n) {
+      if (BigInt.asUintN(64, message.bundleSequenceNumber) !== message.bundleSequenceNumber) {
+        throw new globalThis.Error("value provided for field message.bundleSequenceNumber of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.bundleSequenceNumber);
+    }
+    for (const v of message.authorities) {
+      AuthorityUse.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReportRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReportRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.bundleSequenceNumber = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.authorities.push(AuthorityUse.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: ReportRequest): unknown {
+    const obj: any = {};
+    if (message.bundleSequenceNumber !== undefined) {
+      obj.bundle_sequence_number = message.bundleSequenceNumber.toString();
+    }
+    if (message.authorities !== undefined) {
+      obj.authorities = message.authorities.map((e) => AuthorityUse.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ReportRequest>, I>>(base?: I): ReportRequest {
+    return ReportRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReportRequest>, I>>(object: I): ReportRequest {
+    const message = createBaseReportRequest();
+    message.bundleSequenceNumber = (object.bundleSequenceNumber !== undefined && object.bundleSequenceNumber !== null)
+      ? BigInt(object.bundleSequenceNumber)
+      : 0n;
+    message.authorities = object.authorities?.map((e) => AuthorityUse.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseAuthorityUse(): AuthorityUse {
+  return { authorityId: "", svids: 0, expiresAt: 0 };
+}
+
+export const AuthorityUse: MessageFns<AuthorityUse> = {
+  encode(message: AuthorityUse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.authorityId !== "") {
+      writer.uint32(10).string(message.authorityId);
+    }
+    if (message.svids !== 0) {
+      writer.uint32(16).uint32(message.svids);
+    }
+    if (message.expiresAt !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.expiresAt)) !== BigInt(message.expiresAt)) {
+        throw new globalThis.Error("value provided for field BigInt(message.expiresAt) of type int64 too large");
+      }
+      writer.uint32(24).int64(BigInt(message.expiresAt));
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuthorityUse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuthorityUse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.authorityId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.svids = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.expiresAt = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: AuthorityUse): unknown {
+    const obj: any = {};
+    if (message.authorityId !== undefined) {
+      obj.authority_id = message.authorityId;
+    }
+    if (message.svids !== undefined) {
+      obj.svids = Math.round(message.svids);
+    }
+    if (message.expiresAt !== undefined) {
+      obj.expires_at = globalThis.String(message.expiresAt);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AuthorityUse>, I>>(base?: I): AuthorityUse {
+    return AuthorityUse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AuthorityUse>, I>>(object: I): AuthorityUse {
+    const message = createBaseAuthorityUse();
+    message.authorityId = object.authorityId ?? "";
+    message.svids = object.svids ?? 0;
+    message.expiresAt = object.expiresAt ?? 0;
+    return message;
+  },
+};
+
+function createBaseReportResponse(): ReportResponse {
+  return {};
+}
+
+export const ReportResponse: MessageFns<ReportResponse> = {
+  encode(_: ReportResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReportResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReportResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(_: ReportResponse): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ReportResponse>, I>>(base?: I): ReportResponse {
+    return ReportResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReportResponse>, I>>(_: I): ReportResponse {
+    const message = createBaseReportResponse();
     return message;
   },
 };
@@ -299,6 +569,19 @@ export const FeedDefinition = {
       requestStream: false,
       responseType: Update as typeof Update,
       responseStream: true,
+      options: {},
+    },
+    /**
+     * Callers: attested agents. What the agent holds, whole, told after each change; a later report replaces an
+     * earlier one. By it the server knows when a new authority is known everywhere and when nothing depends on an
+     * old one any more.
+     */
+    report: {
+      name: "Report",
+      requestType: ReportRequest as typeof ReportRequest,
+      requestStream: false,
+      responseType: ReportResponse as typeof ReportResponse,
+      responseStream: false,
       options: {},
     },
   },
