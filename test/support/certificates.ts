@@ -47,6 +47,8 @@ export interface CertificateOptions {
   readonly usages?: readonly string[]
   /** Whole extensions, DER, after the others: {@link extension}. */
   readonly extensions?: readonly Uint8Array[]
+  /** The last change before the signature: what an authority would have to be made to sign. */
+  readonly finish?: (tbs: Uint8Array) => Uint8Array
   /** Another key to sign with than the issuer's. */
   readonly signingKey?: KeyObject
   /** Without: the issuer's key identifier. Null: none. */
@@ -111,7 +113,7 @@ export function issue(issuer: Issued | undefined, options: CertificateOptions): 
   const name = encodeName(options.subject ?? [])
   const signer = issuer ?? { key, name }
   const { identifier, hash } = signatureAlgorithmFor(describePublicKey(signer.key.publicKey))
-  const tbs = sequence(
+  const encoded = sequence(
     contextConstructed(0, integer(2n)),
     integer(options.serial ?? BigInt(++authorities)),
     identifier,
@@ -124,6 +126,7 @@ export function issue(issuer: Issued | undefined, options: CertificateOptions): 
     key.publicKey,
     contextConstructed(3, sequence(...extensions(options, key, signer.key))),
   )
+  const tbs = options.finish?.(encoded) ?? encoded
   const signature = sign(hash, tbs, options.signingKey ?? signer.key.privateKey)
   return { certificate: sequence(tbs, identifier, bitString(signature)), key, name }
 }
