@@ -35,6 +35,7 @@ export default {
     // Above pki: everything post-quantum is in one folder, and nothing classical can come to depend on it.
     layer('pq-crypto', 'base', 'pki'),
     layer('spiffe', 'base', 'pki', 'pq-crypto'),
+    layer('issuance', 'base', 'pki', 'pq-crypto', 'spiffe'),
     layer('config', 'base'),
     layer('telemetry', 'base'),
     layer('host', 'base'),
@@ -47,7 +48,7 @@ export default {
     forbid(
       'pure-does-no-io',
       'parsers and verifiers are functions of their arguments',
-      { path: '^src/(pki|pq-crypto|spiffe|attestation|tpm/(wire|verify))/' },
+      { path: '^src/(pki|pq-crypto|spiffe|issuance|attestation|tpm/(wire|verify))/' },
       {
         path: '^(node:)?(fs|fs/promises|net|tls|http|https|http2|dgram|child_process|worker_threads|process|os|timers|timers/promises)$',
       },

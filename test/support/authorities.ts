@@ -1,11 +1,11 @@
 import { FakeClock } from '../../src/base/fake-clock.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { SystemRandom } from '../../src/base/random.ts'
+import { defaultCaSubject } from '../../src/issuance/ca-certificate.ts'
 import {
   AuthorityManager,
   type AuthorityManagerOptions,
 } from '../../src/server/authority/authority-manager.ts'
-import { defaultCaSubject } from '../../src/server/ca/root-certificate.ts'
 import { openSqliteDatastore } from '../../src/server/datastore/sql/sqlite.ts'
 import { newMemoryKeyManager } from '../../src/server/plugin/key-manager/memory.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'

@@ -10,6 +10,7 @@ import * as peculiar from '@peculiar/x509'
 import { decodeProtectedHeader, importSPKI, jwtVerify } from 'jose'
 import { AssayError } from '#base/errors.ts'
 import { FakeClock } from '#base/fake-clock.ts'
+import { defaultCaSubject } from '#issuance/ca-certificate.ts'
 import { type Certificate, parseCertificate, subjectKeyId } from '#pki/certificate.ts'
 import { verifyChain } from '#pki/chain.ts'
 import { encodePem } from '#pki/pem.ts'
@@ -24,10 +25,10 @@ import {
   trustDomain,
 } from '../../../test/support/authorities.ts'
 import type { KeyType } from '../plugin/key-manager/key-manager.ts'
+import { issueRootCertificate } from './authority-certificate.ts'
 import type { IssuedX509Svid } from './certificate-authority.ts'
 import { IssueTime } from './issue-time.ts'
 import { Issuer } from './issuer.ts'
-import { defaultCaSubject, issueRootCertificate } from './root-certificate.ts'
 import { newX509Signer, type X509Signer } from './signer.ts'
 
 const workload = spiffeId(trustDomain, '/shop/web')

@@ -1,6 +1,10 @@
 import { base64Url, utf8Bytes } from '#base/bytes.ts'
 import { AssayError } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
+import { agentProfile, serverProfile } from '#issuance/profile.ts'
+import { newSerialNumbers, serialNumberText } from '#issuance/serial-numbers.ts'
+import { backdateSeconds } from '#issuance/template.ts'
+import { verifyIssued } from '#issuance/verify-issued.ts'
 import { compactJws, type JwsAlgorithm, maxTokenCharacters } from '#pki/jws.ts'
 import { encodeJwtSvid } from '#spiffe/jwt-svid.ts'
 import { serverId } from '#spiffe/spiffe-id.ts'
@@ -15,11 +19,7 @@ import type {
 } from './certificate-authority.ts'
 import type { IssueTime } from './issue-time.ts'
 import { permitJwtSvid, permitX509Svid, type X509Permit } from './permit.ts'
-import { agentProfile, serverProfile } from './profile.ts'
-import { newSerialNumbers, serialNumberText } from './serial-numbers.ts'
 import { type JwtSigner, signForX509, type X509Signer } from './signer.ts'
-import { backdateSeconds } from './template.ts'
-import { verifyIssued } from './verify-issued.ts'
 
 /** Where an {@link Issuer} gets what it signs with: the authorities that are active now. */
 export interface ActiveSigners {

@@ -1,10 +1,10 @@
 import { AssayError, messageOf } from '#base/errors.ts'
+import { type CertificateProfile, leafProfile } from '#issuance/profile.ts'
 import { checkKeyStrength, describePublicKey } from '#pki/public-key.ts'
 import { maxSpiffeIdBytes, type SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { dnsNameFault } from '../entry/dns-name.ts'
 import type { JwtSvidRequest, X509SvidRequest } from './certificate-authority.ts'
-import { type CertificateProfile, leafProfile } from './profile.ts'
 
 declare const permitBrand: unique symbol
 

@@ -1,9 +1,16 @@
+import {
+  agentProfile,
+  type CertificateProfile,
+  serverProfile,
+  workloadProfile,
+} from '#issuance/profile.ts'
+import { CertificateTemplate } from '#issuance/template.ts'
 import type { Certificate } from '#pki/certificate.ts'
 import { rawToDerSignature } from '#pki/ecdsa.ts'
 import { attributeType, type NameAttribute } from '#pki/name.ts'
+import { describePublicKey } from '#pki/public-key.ts'
+import { signatureAlgorithmFor } from '#pki/signature-algorithm.ts'
 import type { SigningKey } from '../plugin/key-manager/key-manager.ts'
-import { agentProfile, type CertificateProfile, serverProfile, workloadProfile } from './profile.ts'
-import { CertificateTemplate } from './template.ts'
 
 /** An X.509 authority that can sign: its certificate, its key, and a template for each kind of leaf. */
 export interface X509Signer {
@@ -39,7 +46,8 @@ export function newX509Signer(certificate: Certificate, key: SigningKey): X509Si
       `cannot sign with authority ${certificate.serialNumber}: it has no subject key identifier`,
     )
   }
-  const issuer = { name: certificate.subject, keyId, keyType: key.type }
+  const { identifier } = signatureAlgorithmFor(describePublicKey(certificate.publicKey))
+  const issuer = { name: certificate.subject, keyId, signatureAlgorithm: identifier }
   const template = (profile: CertificateProfile): [CertificateProfile, CertificateTemplate] => [
     profile,
     new CertificateTemplate(profile, { issuer, subject: leafSubject }),

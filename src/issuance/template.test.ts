@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { generateKeyPairSync, sign, X509Certificate } from 'node:crypto'
 import { test } from 'node:test'
 import { parseCertificate } from '#pki/certificate.ts'
+import { oid, sequence } from '#pki/der.ts'
 import { attributeType, encodeName, nameText, parseName } from '#pki/name.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
 import { workloadProfile } from './profile.ts'
@@ -11,7 +12,7 @@ const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256
 const issuer = {
   name: encodeName([{ type: attributeType.organization, value: 'Test' }]),
   keyId: Uint8Array.fromHex('00112233'),
-  keyType: 'ec-p256',
+  signatureAlgorithm: sequence(oid('1.2.840.10045.4.3.2')),
 } as const
 const fields = {
   serialNumber: Uint8Array.of(0, 0x80, 1),

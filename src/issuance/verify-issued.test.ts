@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { generateKeyPairSync } from 'node:crypto'
 import { test } from 'node:test'
+import { oid, sequence } from '#pki/der.ts'
 import { attributeType, encodeName } from '#pki/name.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
-import { rootProfile, workloadProfile } from './profile.ts'
+import { caProfile, workloadProfile } from './profile.ts'
 import { CertificateTemplate } from './template.ts'
 import { type ExpectedCertificate, verifyIssued } from './verify-issued.ts'
 
@@ -17,7 +18,7 @@ const newKey = (): Uint8Array =>
 const issuer = {
   name: encodeName([{ type: attributeType.organization, value: 'Test' }]),
   keyId: Uint8Array.fromHex('00112233'),
-  keyType: 'ec-p256',
+  signatureAlgorithm: sequence(oid('1.2.840.10045.4.3.2')),
 } as const
 const expected = {
   profile: workloadProfile,
@@ -48,7 +49,7 @@ const differences: readonly (readonly [string, ExpectedCertificate])[] = [
   ['SPIFFE ID', fields({ spiffeId: parseSpiffeId('spiffe://example.org/db') })],
   ['list of names', fields({ dnsNames: ['a.org'] })],
   ['DNS names', fields({ dnsNames: ['b.org', 'a.org'] })],
-  ['key usage', { ...expected, profile: rootProfile }],
+  ['key usage', { ...expected, profile: caProfile('root') }],
   [
     'extended key usage',
     { ...expected, profile: { ...workloadProfile, tlsServerAndClient: false } },

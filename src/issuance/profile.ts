@@ -11,8 +11,10 @@ export type KeyUsage =
 
 /** What every certificate of a kind has in common (X509-SVID §4, spire-server's credential templates). */
 export interface CertificateProfile {
-  readonly name: 'root' | 'server' | 'agent' | 'workload'
+  readonly name: 'root' | 'intermediate' | 'server' | 'agent' | 'workload'
   readonly isCa: boolean
+  /** Of a CA: how many CAs may stand below it; undefined: any number. */
+  readonly pathLength?: number | undefined
   /** Always a critical extension. */
   readonly keyUsage: readonly KeyUsage[]
   /** Both or neither of serverAuth and clientAuth (X509-SVID §4.4). Not critical. */
@@ -20,13 +22,16 @@ export interface CertificateProfile {
   readonly dnsNamesAllowed: boolean
 }
 
-/** A self-signed signing certificate. Its SPIFFE ID has no path, and it never authenticates a peer. */
-export const rootProfile: CertificateProfile = {
-  name: 'root',
-  isCa: true,
-  keyUsage: ['keyCertSign', 'cRLSign'],
-  tlsServerAndClient: false,
-  dnsNamesAllowed: false,
+/** A signing certificate. Its SPIFFE ID has no path, and it never authenticates a peer. */
+export function caProfile(name: 'root' | 'intermediate', pathLength?: number): CertificateProfile {
+  return {
+    name,
+    isCa: true,
+    pathLength,
+    keyUsage: ['keyCertSign', 'cRLSign'],
+    tlsServerAndClient: false,
+    dnsNamesAllowed: false,
+  }
 }
 
 const leaf = {

@@ -36,6 +36,7 @@ export function verifyIssued(der: Uint8Array, expected: ExpectedCertificate): vo
   if (found.keyUsage !== keyUsageBits(profile)) throw wrong('key usage')
   if (!isExpectedUsage(profile, found.extendedKeyUsage)) throw wrong('extended key usage')
   if (found.basicConstraints?.isCa !== profile.isCa) throw wrong('basic constraints')
+  if (found.basicConstraints.pathLength !== profile.pathLength) throw wrong('path length')
   if (found.notBeforeSeconds !== fields.notBeforeSeconds) throw wrong('start of validity')
   if (found.notAfterSeconds !== fields.notAfterSeconds) throw wrong('end of validity')
   if (!equalBytes(found.publicKey, fields.publicKey)) throw wrong('public key')

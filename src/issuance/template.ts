@@ -5,7 +5,6 @@ import {
   boolean,
   contextConstructed,
   contextPrimitive,
-  derNull,
   integer,
   octetString,
   oid,
@@ -14,7 +13,6 @@ import {
 } from '#pki/der.ts'
 import { attributeType, encodeName, type NameAttribute } from '#pki/name.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
-import type { KeyType } from '../plugin/key-manager/key-manager.ts'
 import type { CertificateProfile, KeyUsage } from './profile.ts'
 
 /** How long before the moment of issue a certificate begins, so that clocks that lag still accept it. */
@@ -41,7 +39,8 @@ export interface CertificateIssuer {
   readonly name: Uint8Array
   /** Its SubjectKeyIdentifier extension; undefined makes no AuthorityKeyIdentifier (a root of its own). */
   readonly keyId: Uint8Array | undefined
-  readonly keyType: KeyType
+  /** AlgorithmIdentifier of what its key signs with, DER. */
+  readonly signatureAlgorithm: Uint8Array
 }
 
 /**
@@ -68,7 +67,7 @@ export class CertificateTemplate {
     this.#profile = profile
     this.#subject = subject
     this.#encodedSubject = encodeName(subject)
-    this.#signatureAlgorithm = signatureAlgorithms[issuer.keyType]
+    this.#signatureAlgorithm = issuer.signatureAlgorithm
     this.#head = version3
     this.#issuerName = issuer.name
     this.#fixedExtensions = concatBytes(
@@ -78,7 +77,7 @@ export class CertificateTemplate {
         : []),
       extension(extensionId.basicConstraints, {
         critical: true,
-        value: profile.isCa ? sequence(boolean(true)) : sequence(),
+        value: encodeBasicConstraints(profile),
       }),
     )
     this.#authorityKeyId =
@@ -152,14 +151,6 @@ const serverAndClient = sequence(oid('1.3.6.1.5.5.7.3.1'), oid('1.3.6.1.5.5.7.3.
 
 const version3 = contextConstructed(0, integer(2n))
 
-/** AlgorithmIdentifier of what a key signs with (RFC 5758 §3.2 without parameters, RFC 4055 §5 with NULL). */
-const signatureAlgorithms: Readonly<Record<KeyType, Uint8Array>> = {
-  'ec-p256': sequence(oid('1.2.840.10045.4.3.2')),
-  'ec-p384': sequence(oid('1.2.840.10045.4.3.3')),
-  'rsa-2048': sequence(oid('1.2.840.113549.1.1.11'), derNull()),
-  'rsa-4096': sequence(oid('1.2.840.113549.1.1.11'), derNull()),
-}
-
 /** Bit numbers of RFC 5280 §4.2.1.3; bit 0 is the highest. */
 const keyUsageBit: Readonly<Record<KeyUsage, number>> = {
   digitalSignature: 0,
@@ -167,6 +158,11 @@ const keyUsageBit: Readonly<Record<KeyUsage, number>> = {
   keyAgreement: 4,
   keyCertSign: 5,
   cRLSign: 6,
+}
+
+function encodeBasicConstraints({ isCa, pathLength }: CertificateProfile): Uint8Array {
+  if (!isCa) return sequence()
+  return sequence(boolean(true), ...(pathLength === undefined ? [] : [integer(BigInt(pathLength))]))
 }
 
 function encodeKeyUsage(usages: readonly KeyUsage[]): Uint8Array {

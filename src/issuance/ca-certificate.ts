@@ -1,0 +1,104 @@
+import { type Certificate, parseCertificate, verifyCertificateSignature } from '#pki/certificate.ts'
+import { attributeType, encodeName, type NameAttribute } from '#pki/name.ts'
+import { describePublicKey } from '#pki/public-key.ts'
+import { signatureAlgorithmFor } from '#pki/signature-algorithm.ts'
+import { spiffeId } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { caProfile } from './profile.ts'
+import { serialNumberText } from './serial-numbers.ts'
+import { CertificateTemplate } from './template.ts'
+import { verifyIssued } from './verify-issued.ts'
+
+/** What the certificate of a CA of a trust domain is to say. */
+export interface CaCertificateRequest {
+  readonly trustDomain: TrustDomain
+  /** Without a serialNumber attribute it gets the certificate's serial number, so that every CA has its own name. */
+  readonly subject: readonly NameAttribute[]
+  readonly serialNumber: Uint8Array
+  readonly notBeforeSeconds: number
+  readonly notAfterSeconds: number
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKey: Uint8Array
+  /** How many CAs may stand below it; undefined: any number. */
+  readonly pathLength?: number | undefined
+}
+
+/** A certificate that is written and not signed yet. */
+export interface CaCertificateDraft {
+  /** The TBSCertificate (RFC 5280 §4.1), DER: what is to be signed. */
+  readonly toBeSigned: Uint8Array
+  /** The names of the subject, with the serial number. */
+  readonly subject: readonly NameAttribute[]
+  /**
+   * The certificate with `signature`, as X.509 has it (ECDSA in DER), read back and compared with the request,
+   * its signature checked with the issuer's key.
+   *
+   * @throws AssayError when anything of it is not as meant: then it must not be used.
+   */
+  finish(signature: Uint8Array): Certificate
+}
+
+/** C=US, O=SPIFFE, as spire-server has it when no `ca_subject` is configured. */
+export const defaultCaSubject: readonly NameAttribute[] = [
+  { type: attributeType.country, value: 'US' },
+  { type: attributeType.organization, value: 'SPIFFE' },
+]
+
+/**
+ * Writes the certificate of a CA whose SPIFFE ID is `spiffe://<trust domain>` (X509-SVID §4), issued by `issuer` or,
+ * without one, by itself.
+ *
+ * @throws RangeError when the issuer has no subject key identifier to refer to, or its key cannot sign certificates.
+ */
+export function draftCaCertificate(
+  request: CaCertificateRequest,
+  issuer?: Certificate,
+): CaCertificateDraft {
+  const { serialNumber, notBeforeSeconds, notAfterSeconds, publicKey, trustDomain } = request
+  const subject = withSerialNumber(request.subject, serialNumber)
+  if (issuer !== undefined && issuer.subjectKeyId === undefined) {
+    throw new RangeError(
+      `cannot sign with CA ${issuer.serialNumber}: it has no subject key identifier`,
+    )
+  }
+  const issuerKey = issuer?.publicKey ?? publicKey
+  const issuerName = issuer?.subject ?? encodeName(subject)
+  const authorityKeyId = issuer?.subjectKeyId
+  const profile = caProfile(issuer === undefined ? 'root' : 'intermediate', request.pathLength)
+  const template = new CertificateTemplate(profile, {
+    issuer: {
+      name: issuerName,
+      keyId: authorityKeyId,
+      signatureAlgorithm: signatureAlgorithmFor(describePublicKey(issuerKey)).identifier,
+    },
+    subject,
+  })
+  const fields = {
+    serialNumber,
+    notBeforeSeconds,
+    notAfterSeconds,
+    spiffeId: spiffeId(trustDomain, ''),
+    dnsNames: [],
+    publicKey,
+  }
+  const toBeSigned = template.toBeSigned(fields)
+  return {
+    toBeSigned,
+    subject,
+    finish(signature) {
+      const der = template.certificate(toBeSigned, signature)
+      verifyIssued(der, { profile, fields, issuerName, authorityKeyId })
+      const certificate = parseCertificate(der)
+      verifyCertificateSignature(certificate, issuerKey)
+      return certificate
+    },
+  }
+}
+
+function withSerialNumber(
+  subject: readonly NameAttribute[],
+  serialNumber: Uint8Array,
+): readonly NameAttribute[] {
+  if (subject.some(({ type }) => type === attributeType.serialNumber)) return subject
+  return [...subject, { type: attributeType.serialNumber, value: serialNumberText(serialNumber) }]
+}
