@@ -105,7 +105,7 @@ const parts: readonly Part[] = [
   command('lint', bin('biome'), 'check', '--diagnostic-level=error', '--max-diagnostics=50'),
   command('generated', `${root}scripts/generate`, '--check'),
   tests('architecture', ['test/architecture/*.test.ts']),
-  tests('unit', ['src/**/*.test.ts']),
+  tests('unit', ['src/**/*.test.ts', 'packages/**/*.test.ts']),
   tests('contract', ['test/contract/**/*.test.ts']),
   tests('swtpm', ['test/swtpm/**/*.test.ts']),
   tests('softhsm', ['test/softhsm/**/*.test.ts']),

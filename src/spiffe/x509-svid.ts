@@ -19,6 +19,8 @@ export interface X509SvidPresentation {
 export interface VerifiedX509Svid {
   readonly spiffeId: SpiffeId
   readonly leaf: Certificate
+  /** The leaf first, the authority of the bundle last. */
+  readonly path: readonly Certificate[]
 }
 
 /** Most certificates a peer may present. */
@@ -49,8 +51,8 @@ export function verifyX509Svid(presentation: X509SvidPresentation): VerifiedX509
   }
   refuseSigningCertificate(leaf)
   const roots = trustedRoots(trustDomainOf(spiffeId), bundles)
-  verifyChain({ leaf, intermediates, roots, nowSeconds })
-  return { spiffeId, leaf }
+  const path = verifyChain({ leaf, intermediates, roots, nowSeconds })
+  return { spiffeId, leaf, path }
 }
 
 /**

@@ -454,6 +454,30 @@ test('x509 mint and jwt mint make SVIDs of any identity of the trust domain', as
   })
 })
 
+test('x509 inspect says what certificates are, and exits with 4 when the bundle does not vouch for them', async () => {
+  const directory = installation.at('inspected')
+  mkdirSync(directory)
+  await json(['x509', 'mint', '--spiffe-id', installation.id('/db'), '--write', directory])
+  const [svid, bundle] = ['svid.pem', 'bundle.pem'].map((name) => `${directory}/${name}`)
+  assert.ok(svid && bundle)
+  const said = (await lines('x509', 'inspect', svid, '--bundle', bundle)).join('\n')
+  assert.match(said, /^SPIFFE ID +spiffe:\/\/\S+\/db\n/)
+  assert.match(said, /^Verified +yes, by C=US, O=SPIFFE/m)
+  assert.match(said, /^Verified PQ +no: absent\nWhy +certificate .* has no post-quantum key$/m)
+  const [inspected] = (await json(['x509', 'inspect', '--bundle', bundle, svid])) as object[]
+  assert.partialDeepStrictEqual(inspected, {
+    spiffe_id: installation.id('/db'),
+    ca: false,
+    key: 'P-256',
+    verification: { classical: 'verified', pq: 'absent' },
+  })
+  const strict = await assay(['x509', 'inspect', svid, '--bundle', bundle, '--pq-policy=require'])
+  assert.equal(strict.status, 4)
+  await fails(2, ['x509', 'inspect', '/nix'], { message: /cannot read \/nix/ })
+  await fails(2, ['x509', 'inspect', `${directory}/key.pem`], { message: /no PEM block CERTIF/ })
+  await fails(2, ['x509', 'inspect'], { message: /needs a FILE/ })
+})
+
 test('tpm show, fingerprint and doctor tell about the TPM; a missing one is unhealthy, status 6', async () => {
   const tcti = ['--tcti', installation.tcti]
   const shown = (await lines('tpm', 'show', ...tcti)).join('\n')

@@ -9,6 +9,7 @@ import { all, type Command, nowSeconds, optional, required, seconds } from '../c
 import { connectServer, serverOptions } from '../daemons.ts'
 import { timeLeftText, timeValue } from '../print.ts'
 import { certificatesPem, writeSvidFiles } from '../svid-files.ts'
+import { inspect } from './x509-inspect.ts'
 
 const mint: Command = {
   name: 'x509 mint',
@@ -79,4 +80,4 @@ const mint: Command = {
   },
 }
 
-export const commands: readonly Command[] = [mint]
+export const commands: readonly Command[] = [mint, inspect]
