@@ -16,12 +16,15 @@ import {
   type SignerEvent,
 } from './protocol.ts'
 import { SignerProcess } from './signer-process.ts'
+import { SignerWatch } from './signer-watch.ts'
+import { lookEveryMs } from './silence.ts'
 
 const generateLimitMs = 120_000
 const openLimitMs = 10_000
 /** After so many calls in a row that got only wrong signatures, a key is not asked any more. */
 const maxWrongInARow = 3
-const probeInterval = Temporal.Duration.from({ seconds: 10 })
+const lookInterval = Temporal.Duration.from({ milliseconds: lookEveryMs })
+const parkedInterval = Temporal.Duration.from({ seconds: 1 })
 
 /** What an {@link HsmClient} is made of. */
 export interface HsmClientOptions {
@@ -32,7 +35,11 @@ export interface HsmClientOptions {
   readonly open: Omit<OpenRequest, 'spendFinalTry'>
   /** How long the HSM may take over one signature before its process is ended, in milliseconds. */
   readonly signLimitMs: number
+  /** How often a key that nobody signs with is asked for a signature. */
+  readonly keyProbeInterval: Temporal.Duration
   readonly clock: Clock
+  /** Milliseconds from any fixed point, never going back. */
+  readonly monotonicMs: () => number
   readonly random: Random
   readonly log: Log
 }
@@ -72,6 +79,8 @@ class KnownKey implements HsmKey {
   readonly verifier: { readonly key: KeyObject; readonly dsaEncoding: 'ieee-p1363' }
   /** Set while the key can sign. */
   ref: number | undefined
+  /** Set while it could, but has signed wrongly: it is tried again and again, but not for anybody. */
+  parkedRef: number | undefined
   /** What is the matter with it, although the token is there. */
   fault: string | undefined
   /** It has signed since the last probe. */
@@ -117,6 +126,10 @@ export class HsmClient implements AsyncDisposable {
   #process: SignerProcess | undefined
   /** The same, while its token is open and its keys are checked. */
   #signer: SignerProcess | undefined
+  /** How long the fastest signature took when the token was opened, and nobody else asked. */
+  #usualSigningMs = 0
+  /** Why its answers are taken to be overdue, while they are. */
+  #silence: string | undefined
   #lastEvent: SignerEvent | undefined
   #cancelOpenLimit: (() => void) | undefined
   #hasOpened = false
@@ -131,7 +144,12 @@ export class HsmClient implements AsyncDisposable {
    */
   static async open(options: HsmClientOptions): Promise<HsmClient> {
     const client = new HsmClient(options)
-    client.#running = Promise.all([client.#supervise(), client.#probeForEver()])
+    client.#running = Promise.all([
+      client.#supervise(),
+      client.#watch(),
+      client.#repeat(options.keyProbeInterval, (signer) => client.#probeKeys(signer)),
+      client.#repeat(parkedInterval, (signer) => client.#tryParkedKeys(signer)),
+    ])
     try {
       await client.#opened.promise
       return client
@@ -146,7 +164,8 @@ export class HsmClient implements AsyncDisposable {
     this.#deadlines = new Deadlines(options.clock, this.#stopDeadlines.signal)
     this.#backoff = new Backoff({
       first: Temporal.Duration.from({ milliseconds: 500 }),
-      longest: Temporal.Duration.from({ seconds: 30 }),
+      // A fresh process is a quarter of a second's work; the HSM may be back at any moment.
+      longest: Temporal.Duration.from({ milliseconds: 1200 }),
       random: options.random,
     })
     // Nobody need wait for these.
@@ -202,7 +221,7 @@ export class HsmClient implements AsyncDisposable {
     }
     known.fault = 'its last signatures were wrong'
     known.wrongInARow++
-    if (known.wrongInARow >= maxWrongInARow) known.ref = undefined
+    if (known.wrongInARow >= maxWrongInARow) park(known)
     this.#judge()
     throw new AssayError('unavailable', `cannot sign with ${known.label}: the hsm signs wrongly`, {
       reason: 'hsm-wrong-signature',
@@ -367,7 +386,11 @@ export class HsmClient implements AsyncDisposable {
 
   #voidKeys(): void {
     this.#signer = undefined
-    for (const key of this.#keys.values()) key.ref = undefined
+    this.#silence = undefined
+    for (const key of this.#keys.values()) {
+      key.ref = undefined
+      key.parkedRef = undefined
+    }
   }
 
   /** The token is open: are these the keys we know, and do they sign? Only then do we. */
@@ -389,10 +412,13 @@ export class HsmClient implements AsyncDisposable {
       )
       if (this.#process !== process || this.#lastEvent !== event) return
       this.#cancelOpenLimit?.()
+      const times = checks.flatMap(({ tookMs }) => (tookMs === undefined ? [] : [tookMs]))
+      this.#usualSigningMs = times.length === 0 ? 0 : Math.min(...times)
       for (const { key, ref, fault } of checks) {
-        key.ref = fault === undefined ? ref : undefined
+        key.ref = ref
         key.fault = fault
         key.wrongInARow = 0
+        if (fault !== undefined) park(key)
       }
     } catch (error) {
       process.kill(`the signer broke the protocol: ${messageOf(error)}`)
@@ -426,14 +452,15 @@ export class HsmClient implements AsyncDisposable {
     process: SignerProcess,
     key: KnownKey,
     described: KeyDescription | undefined,
-  ): Promise<{ key: KnownKey; ref: number | undefined; fault: string | undefined }> {
-    const ref = described?.ref
-    let fault: string | undefined
-    if (described === undefined || ref === undefined) fault = 'it is not on the token'
-    else if (!equalBytes(described.publicKey, key.spki))
-      fault = 'the token has another key of that name'
-    else fault = await this.#challenge(key, { process, ref }).catch(messageOf)
-    return { key, ref, fault }
+  ): Promise<Check> {
+    if (described === undefined) return { key, ref: undefined, fault: 'it is not on the token' }
+    const { ref, publicKey } = described
+    if (!equalBytes(publicKey, key.spki)) {
+      return { key, ref: undefined, fault: 'the token has another key of that name' }
+    }
+    const startedMs = this.#options.monotonicMs()
+    const fault = await this.#challenge(key, { process, ref }).catch(messageOf)
+    return { key, ref, fault, tookMs: this.#options.monotonicMs() - startedMs }
   }
 
   /** Why the key does not sign, or undefined when it does. */
@@ -484,7 +511,7 @@ export class HsmClient implements AsyncDisposable {
 
   /** @throws AssayError `unavailable` unless the token is open. */
   #live(): SignerProcess {
-    if (this.#signer !== undefined) return this.#signer
+    if (this.#signer !== undefined && this.#silence === undefined) return this.#signer
     throw new AssayError('unavailable', `hsm is ${this.#status.state}: ${this.#status.detail}`)
   }
 
@@ -496,6 +523,10 @@ export class HsmClient implements AsyncDisposable {
 
   /** What the keys' states come to, while the token is open. */
   #judge(): void {
+    if (this.#silence !== undefined) {
+      this.#set({ state: 'down', detail: this.#silence })
+      return
+    }
     const faulty = [...this.#keys.values()].filter((key) => key.fault !== undefined)
     if (faulty.length === 0) {
       this.#set({ state: 'ok', detail: '' })
@@ -512,18 +543,46 @@ export class HsmClient implements AsyncDisposable {
     for (const listener of this.#listeners) listener(status)
   }
 
-  /** Notices within seconds that an idle token or key is gone, and keeps sessions that time out alive. */
-  async #probeForEver(): Promise<void> {
+  /** Notices within a second that the signer does not answer, or that the token has gone. */
+  async #watch(): Promise<void> {
+    let watch: SignerWatch | undefined
+    await this.#repeat(lookInterval, async (signer) => {
+      if (watch?.signer !== signer) {
+        watch = new SignerWatch(signer, {
+          usualSigningMs: this.#usualSigningMs,
+          monotonicMs: this.#options.monotonicMs,
+          probe: () => this.#probe(signer),
+        })
+      }
+      const silence = watch.look()
+      if ((silence === undefined) === (this.#silence === undefined)) return
+      this.#silence = silence
+      this.#judge()
+    })
+  }
+
+  async #probe(signer: SignerProcess): Promise<void> {
+    try {
+      await signer.request(frameKind.probe, this.#options.signLimitMs)
+    } catch (error) {
+      this.#options.log.warn({ error }, 'hsm does not answer a probe')
+    }
+  }
+
+  /** Does that every `interval` while a token is open, until disposed. */
+  async #repeat(
+    interval: Temporal.Duration,
+    work: (signer: SignerProcess) => Promise<void>,
+  ): Promise<void> {
     for (;;) {
       try {
-        await this.#options.clock.sleep(probeInterval, this.#stop.signal)
+        await this.#options.clock.sleep(interval, this.#stop.signal)
       } catch {
         return // disposed
       }
       if (this.#signer === undefined) continue
       try {
-        await this.#probe(this.#signer)
-        if (this.#signer !== undefined) this.#backoff.reset()
+        await work(this.#signer)
       } catch (error) {
         this.#options.log.warn({ error }, 'hsm does not answer a probe')
       }
@@ -531,19 +590,46 @@ export class HsmClient implements AsyncDisposable {
   }
 
   /** Asks every key for a signature that has made none since the last time. */
-  async #probe(signer: SignerProcess): Promise<void> {
+  async #probeKeys(signer: SignerProcess): Promise<void> {
     const keys = [...this.#keys.values()]
     const usable = keys.filter((key) => key.ref !== undefined)
     // Opening again may help, and costs nobody a signature.
     if (keys.length > 0 && usable.length === 0) return signer.tell(frameKind.reopen)
-    if (!keys.some((key) => key.isProven)) {
-      await signer.request(frameKind.probe, this.#options.signLimitMs)
-    }
     for (const key of usable) {
       if (!key.isProven) await this.sign(key, this.#options.random.bytes(32))
     }
     for (const key of keys) key.isProven = false
+    if (this.#signer !== undefined) this.#backoff.reset()
   }
+
+  /** A key that signed wrongly is used again once it signs a challenge. */
+  async #tryParkedKeys(process: SignerProcess): Promise<void> {
+    for (const key of this.#keys.values()) {
+      const ref = key.parkedRef
+      if (ref === undefined || this.#silence !== undefined) continue
+      const fault = await this.#challenge(key, { process, ref })
+      if (fault !== undefined || key.parkedRef !== ref) continue
+      key.parkedRef = undefined
+      key.ref = ref
+      this.#options.log.info({ key: key.label }, 'hsm key signs again')
+      this.#clearFault(key)
+    }
+  }
+}
+
+/** What came of asking a key for a signature when the token was opened. */
+interface Check {
+  readonly key: KnownKey
+  readonly ref: number | undefined
+  readonly fault: string | undefined
+  /** Absent when it was not asked. */
+  readonly tookMs?: number
+}
+
+/** Keeps a key from signing for anybody until a challenge shows that it is right again. */
+function park(key: KnownKey): void {
+  key.parkedRef = key.ref
+  key.ref = undefined
 }
 
 /** To a caller who wants a signature every reason there is none is the same. */

@@ -29,7 +29,14 @@ export interface SignerProcessOptions {
   readonly onEvent: (event: SignerEvent) => void
 }
 
+/** The requests of one kind: how many are unanswered, and how many were answered in all. */
+export interface Ledger {
+  owed: number
+  answered: number
+}
+
 interface Pending {
+  readonly ledger: Ledger
   readonly resolve: (result: Uint8Array) => void
   readonly reject: (error: AssayError) => void
   readonly cancelDeadline: () => void
@@ -44,6 +51,7 @@ export class SignerProcess {
   readonly #socket: Socket
   readonly #writer: FrameWriter
   readonly #pending = new Map<number, Pending>()
+  readonly #ledgers = new Map<number, Ledger>()
   #lastId = 0
   #why: string | undefined
   #cancelKill: (() => void) | undefined
@@ -91,6 +99,11 @@ export class SignerProcess {
     return this.#child.pid
   }
 
+  /** What this signer owes and has given of one kind of request. */
+  ledger(kind: number): Readonly<Ledger> {
+    return this.#ledger(kind)
+  }
+
   /** Sends what is not answered. */
   tell(kind: number, body: Uint8Array = new Uint8Array()): void {
     if (this.#socket.writable) this.#writer.send(kind, 0, body)
@@ -114,7 +127,9 @@ export class SignerProcess {
       const cancelDeadline = this.#options.deadlines.start(limitMs, () => {
         this.kill(`the hsm did not answer within ${limitMs} ms`)
       })
-      this.#pending.set(id, { resolve, reject, cancelDeadline })
+      const ledger = this.#ledger(kind)
+      ledger.owed++
+      this.#pending.set(id, { ledger, resolve, reject, cancelDeadline })
       this.#writer.send(kind, id, ...parts)
     })
   }
@@ -140,6 +155,15 @@ export class SignerProcess {
     this.#cancelKill ??= this.#options.deadlines.start(closeLimitMs, () =>
       this.kill('the signer did not end'),
     )
+  }
+
+  #ledger(kind: number): Ledger {
+    let ledger = this.#ledgers.get(kind)
+    if (ledger === undefined) {
+      ledger = { owed: 0, answered: 0 }
+      this.#ledgers.set(kind, ledger)
+    }
+    return ledger
   }
 
   #nextId(): number {
@@ -168,6 +192,8 @@ export class SignerProcess {
 
   #settle(id: number, pending: Pending): void {
     this.#pending.delete(id)
+    pending.ledger.owed--
+    pending.ledger.answered++
     pending.cancelDeadline()
   }
 

@@ -10,6 +10,7 @@
  *   error CODE   return CODE without calling the module
  *   delay MS     wait, then call the module
  *   hang         never return
+ *   stall        wait until the control file says something else, then call the module
  *   abort        end the process as a crash does
  *   flip BIT     call the module, then flip that bit of the signature (C_Sign only)
  *   flags MASK   call the module, then set these flags of the token (C_GetTokenInfo only)
@@ -38,7 +39,8 @@ typedef struct { CK_VERSION version; CK_FUNCTION function[FUNCTIONS]; } CK_FUNCT
 #define CKR_GENERAL_ERROR 5UL
 
 enum {
-  C_INITIALIZE = 0, C_GET_SLOT_LIST = 4, C_GET_TOKEN_INFO = 6, C_OPEN_SESSION = 12, C_LOGIN = 18,
+  C_INITIALIZE = 0, C_GET_SLOT_LIST = 4, C_GET_TOKEN_INFO = 6, C_OPEN_SESSION = 12, C_GET_SESSION_INFO = 15,
+  C_LOGIN = 18,
   C_COPY_OBJECT = 21, C_SIGN_INIT = 42, C_SIGN = 43, C_GENERATE_KEY_PAIR = 59,
 };
 
@@ -74,6 +76,17 @@ static Fault consult(const char *name) {
   fault.argument = strtoul(argument, NULL, 0);
   if (!strcmp(fault.action, "abort")) abort();
   if (!strcmp(fault.action, "hang")) for (;;) pause();
+  if (!strcmp(fault.action, "stall")) {
+    for (char now[32] = "";; *now = 0) {
+      const struct timespec wait = {0, 5000000};
+      if ((control = fopen(path, "re"))) {
+        if (fscanf(control, "%*s %31s", now) < 1) *now = 0;
+        fclose(control);
+      }
+      if (strcmp(now, "stall")) break;
+      nanosleep(&wait, NULL);
+    }
+  }
   if (!strcmp(fault.action, "delay")) {
     struct timespec wait = {fault.argument / 1000, fault.argument % 1000 * 1000000};
     nanosleep(&wait, NULL);
@@ -95,6 +108,7 @@ typedef CK_ULONG W;
 FORWARD(C_Initialize, C_INITIALIZE)
 FORWARD(C_GetSlotList, C_GET_SLOT_LIST)
 FORWARD(C_OpenSession, C_OPEN_SESSION)
+FORWARD(C_GetSessionInfo, C_GET_SESSION_INFO)
 FORWARD(C_Login, C_LOGIN)
 FORWARD(C_CopyObject, C_COPY_OBJECT)
 FORWARD(C_SignInit, C_SIGN_INIT)
@@ -136,6 +150,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list) {
   shim.function[C_GET_SLOT_LIST] = (CK_FUNCTION)C_GetSlotList;
   shim.function[C_GET_TOKEN_INFO] = (CK_FUNCTION)C_GetTokenInfo;
   shim.function[C_OPEN_SESSION] = (CK_FUNCTION)C_OpenSession;
+  shim.function[C_GET_SESSION_INFO] = (CK_FUNCTION)C_GetSessionInfo;
   shim.function[C_LOGIN] = (CK_FUNCTION)C_Login;
   shim.function[C_COPY_OBJECT] = (CK_FUNCTION)C_CopyObject;
   shim.function[C_SIGN_INIT] = (CK_FUNCTION)C_SignInit;

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { FakeClock } from '#base/fake-clock.ts'
 import { newFaultyHsm } from '../support/faulty-hsm.ts'
 import { EventLoopWatch, SigningLoad, until } from '../support/signing-load.ts'
 
@@ -78,15 +77,37 @@ test('an error of one request costs that request only', async () => {
   assert.equal(manager.counters.recoveries, 0)
 })
 
-test('a token that vanishes while nobody signs is noticed by the probe', async () => {
+test('a token that vanishes while nobody signs is noticed within a second, and back in two', async (t) => {
   await using hsm = await newFaultyHsm()
-  const clock = new FakeClock()
-  await using manager = await hsm.open({ clock })
-  await manager.generateKey('k', 'ec-p256')
+  await using manager = await hsm.open()
+  const key = await manager.generateKey('k', 'ec-p256')
   await hsm.token.unplug()
-  await clock.advance(Temporal.Duration.from({ seconds: 10 }))
-  await until('down', () => manager.status().state === 'down', 5000)
+  const noticedMs = await until('down', () => manager.status().state === 'down')
+  assert.ok(noticedMs <= 1000, `noticed after ${noticedMs} ms`)
+  await hsm.token.plug()
+  const backMs = await until('ok', () => manager.status().state === 'ok')
+  assert.ok(backMs <= 2000, `back after ${backMs} ms`)
+  t.diagnostic(`noticed ${noticedMs.toFixed()} ms, back ${backMs.toFixed()} ms`)
+  await key.sign(Uint8Array.of(1))
 })
+
+for (const [call, code] of [
+  ['C_GetTokenInfo', removed],
+  ['C_GetSessionInfo', '0xb3'], // CKR_SESSION_HANDLE_INVALID
+] as const) {
+  test(`a token that loses its sessions while nobody signs (${call}) is opened again`, async () => {
+    await using hsm = await newFaultyHsm()
+    await using manager = await hsm.open()
+    await manager.generateKey('k', 'ec-p256')
+    await hsm.misbehave(`${call} error ${code}`)
+    const noticedMs = await until('down', () => manager.status().state === 'down')
+    assert.ok(noticedMs <= 1000, `noticed after ${noticedMs} ms`)
+    await hsm.misbehave('')
+    const backMs = await until('ok', () => manager.status().state === 'ok')
+    assert.ok(backMs <= 2000, `back after ${backMs} ms`)
+    assert.ok(manager.counters.recoveries > 0)
+  })
+}
 
 test('another token in the place of ours is not signed with', async () => {
   await using hsm = await newFaultyHsm()

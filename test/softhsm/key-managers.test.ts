@@ -47,6 +47,7 @@ testKeyManager({
           environment: token.environment,
           trustDomain: parseTrustDomain('example.org'),
           clock: new SystemClock(),
+          monotonicMs: () => performance.now(),
           random: new SystemRandom(),
           log: silentLog,
         }),

@@ -32,6 +32,7 @@ export interface FaultyHsmOptions {
   readonly clock?: Clock
   readonly log?: Log
   readonly signTimeout?: Temporal.Duration
+  readonly keyProbeInterval?: Temporal.Duration
   readonly signerCommand?: readonly string[]
 }
 
@@ -67,11 +68,11 @@ export async function newFaultyHsm(): Promise<FaultyHsm> {
         pinFile: token.pinFile,
         environment,
         trustDomain: parseTrustDomain('example.org'),
-        clock: options.clock ?? new SystemClock(),
+        clock: new SystemClock(),
+        monotonicMs: () => performance.now(),
         random: new SystemRandom(),
-        log: options.log ?? silentLog,
-        ...(options.signTimeout && { signTimeout: options.signTimeout }),
-        ...(options.signerCommand && { signerCommand: options.signerCommand }),
+        log: silentLog,
+        ...options,
       }),
     async [Symbol.asyncDispose]() {
       await rm(directory, { recursive: true })

@@ -56,6 +56,7 @@ export class Token {
   readonly #pool: SessionPool<Handle>
   readonly #finder: KeyFinder
   readonly #keys = new Map<number, FoundKey>()
+  #probes = 0
   #writing: Promise<unknown> = Promise.resolve()
 
   /**
@@ -162,16 +163,16 @@ export class Token {
   }
 
   /**
-   * Asks the token and every idle session whether they are still there.
+   * Asks the token, and one idle session after the other in turn, whether they are still there.
    *
    * @throws Error of the kind `token` when one is not.
    */
   probe(): void {
     this.#cryptoki.tokenInfo(this.info.slot)
-    for (const session of this.#pool.idle) {
-      if (!this.#cryptoki.isLoggedIn(session)) {
-        throw new AssayError('unavailable', 'a session is no longer logged in')
-      }
+    const { idle } = this.#pool
+    const session = idle[this.#probes++ % idle.length]
+    if (session !== undefined && !this.#cryptoki.isLoggedIn(session)) {
+      throw new AssayError('unavailable', 'a session is no longer logged in')
     }
   }
 

@@ -16,6 +16,8 @@ import { loadEndorsementAuthorities } from './endorsement-authorities.ts'
 /** What plugins are made with. */
 export interface CatalogDependencies {
   readonly clock: Clock
+  /** Milliseconds from any fixed point, never going back. */
+  readonly monotonicMs: () => number
   readonly random: Random
   readonly log: Log
 }
@@ -23,7 +25,7 @@ export interface CatalogDependencies {
 /** Opens the key manager the configuration names. @throws AssayError that says what to do. */
 export async function openKeyManager(
   { key_manager: settings, trust_domain: trustDomain }: ServerConfig,
-  { clock, random, log }: CatalogDependencies,
+  { clock, monotonicMs, random, log }: CatalogDependencies,
 ): Promise<KeyManager> {
   switch (settings.kind) {
     case 'pkcs11':
@@ -34,6 +36,7 @@ export async function openKeyManager(
         ...(settings.pin_file !== undefined && { pinFile: settings.pin_file }),
         trustDomain,
         clock,
+        monotonicMs,
         random,
         log,
       })

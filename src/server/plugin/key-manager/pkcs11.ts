@@ -27,6 +27,8 @@ export interface Pkcs11Options {
   /** Keys of other trust domains on the same token are not seen. */
   readonly trustDomain: TrustDomain
   readonly clock: Clock
+  /** Milliseconds from any fixed point, never going back. */
+  readonly monotonicMs: () => number
   readonly random: Random
   readonly log: Log
   /** Program and arguments of the signer. Default: the one in this source tree, run by this Node. */
@@ -37,6 +39,8 @@ export interface Pkcs11Options {
   readonly sessions?: number
   /** How long one signature may take before the signer is replaced. Default 5 s. */
   readonly signTimeout?: Temporal.Duration
+  /** How often a key that nobody uses has to sign. Default 10 s. */
+  readonly keyProbeInterval?: Temporal.Duration
 }
 
 /** The key manager of a token, with what an operator may ask of it. */
@@ -77,7 +81,9 @@ export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs
       sessions: options.sessions ?? 4,
     },
     signLimitMs: options.signTimeout?.total('milliseconds') ?? 5000,
+    keyProbeInterval: options.keyProbeInterval ?? Temporal.Duration.from({ seconds: 10 }),
     clock: options.clock,
+    monotonicMs: options.monotonicMs,
     random: options.random,
     log: options.log,
   })
