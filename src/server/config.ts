@@ -137,6 +137,11 @@ export const serverConfigSchema = object({
   })
     .default({})
     .describe('Limits on what one address may ask for over TCP.'),
+  replacement_spread: duration({ min: '0s', max: '1h' })
+    .default('10s')
+    .describe(
+      'Over how long agents spread the replacement of SVIDs when their authority is tainted, so that a large fleet does not ask all at once. `0s`: every agent asks at once.',
+    ),
   prune_attested_nodes_expired_for: duration({ min: '1m' })
     .optional()
     .describe(

@@ -58,6 +58,7 @@ test('keepHouse() removes what has expired, and goes on after a failure', async 
   const running = keepHouse(
     {
       datastore,
+      holdings: { prune: () => {} },
       clock,
       random: { bytes: (length) => new Uint8Array(length) },
       log: silentLog,
@@ -65,9 +66,9 @@ test('keepHouse() removes what has expired, and goes on after a failure', async 
     },
     stop.signal,
   )
-  while (clock.sleeping < 3) await nextTurn()
+  while (clock.sleeping < 4) await nextTurn()
   await clock.advance(Temporal.Duration.from({ hours: 1, seconds: 1 }))
-  while (clock.sleeping < 3) await nextTurn()
+  while (clock.sleeping < 4) await nextTurn()
 
   assert.equal(await datastore.entry('soon'), undefined)
   assert.notEqual(await datastore.entry('never'), undefined)

@@ -6,6 +6,7 @@ import type { Datastore } from './datastore/datastore.ts'
 
 export interface HousekeepingDependencies {
   readonly datastore: Datastore
+  readonly holdings: { prune(): void }
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
@@ -18,7 +19,7 @@ export async function keepHouse(
   dependencies: HousekeepingDependencies,
   signal: AbortSignal,
 ): Promise<void> {
-  const { datastore, clock, log, pruneNodesAfterSeconds } = dependencies
+  const { datastore, holdings, clock, log, pruneNodesAfterSeconds } = dependencies
   const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
   const chores: readonly Chore[] = [
     {
@@ -28,6 +29,11 @@ export async function keepHouse(
         const pruned = await datastore.pruneEntries(nowSeconds())
         for (const { id, spiffeId } of pruned) log.info({ entry: id, spiffeId }, 'entry expired')
       },
+    },
+    {
+      what: 'what gone nodes held',
+      everySeconds: 3600,
+      work: async () => holdings.prune(),
     },
     {
       what: 'expired join tokens',

@@ -35,6 +35,7 @@ import { keepHouse } from './housekeeping.ts'
 import { meteredAuthority } from './metered-authority.ts'
 import { meteredDatastore } from './metered-datastore.ts'
 import { NodeCache } from './node/node-cache.ts'
+import { NodeHoldings } from './node/node-holdings.ts'
 import type { KeyManager } from './plugin/key-manager/key-manager.ts'
 import { ServerSvid } from './svid/server-svid.ts'
 import { DatastoreProbe, registerHealth, registerMetrics } from './vitals.ts'
@@ -77,7 +78,7 @@ interface Parts {
   readonly bundles: BundleCache
   readonly probe: DatastoreProbe
   readonly health: Health
-  readonly connected: ConnectedAgents
+  readonly holdings: NodeHoldings
   /** For processes on this machine, and for everybody else. */
   readonly local: RpcServer
   readonly remote: RpcServer
@@ -135,12 +136,24 @@ export class Server implements AsyncDisposable {
 
   /** Serves until `signal` aborts; then lets open calls end, and returns. */
   async run(signal: AbortSignal): Promise<void> {
-    const { authorities, bundles, serverSvid, probe, process, local, remote, keyManager } =
-      this.#parts
+    const {
+      authorities,
+      bundles,
+      holdings,
+      serverSvid,
+      probe,
+      process,
+      local,
+      remote,
+      keyManager,
+    } = this.#parts
     const { notifier } = process
     using _identity = serverSvid.onRotate(() => this.#tls?.updateIdentity())
     using _clients = bundles.onChange(() => void this.#tls?.verifyClientsAgain())
     using _status = keyManager.onStatus(() => this.#tellStatus())
+    using _used = serverSvid.onRotate((identity) => holdings.serverUses(identity.authorityId))
+    const shown = serverSvid.current()
+    if (shown !== undefined) holdings.serverUses(shown.authorityId)
     const tasks: Task[] = [
       (stop) => authorities.run(stop),
       (stop) => serverSvid.run(stop),
@@ -204,11 +217,12 @@ export class Server implements AsyncDisposable {
   }
 
   #keepHouse(signal: AbortSignal): Promise<void> {
-    const { config, process, datastore } = this.#parts
+    const { config, process, datastore, holdings } = this.#parts
     return keepHouse(
       {
         ...process,
         datastore,
+        holdings,
         pruneNodesAfterSeconds: config.prune_attested_nodes_expired_for,
       },
       signal,
@@ -264,10 +278,18 @@ async function openParts(
   )
   await checkTrustDomain(datastore, config)
   const keyManager = resources.use(await openKeyManager(config, process))
+  const nodes = resources.use(await NodeCache.load(datastore))
+  const connected = new ConnectedAgents()
+  const holdings = new NodeHoldings({
+    nodes,
+    isConnected: (agentId) => connected.has(agentId),
+    clock,
+  })
   const authorities = resources.use(
     await AuthorityManager.open({
       datastore,
       keyManager,
+      holders: holdings,
       clock,
       random,
       log: log.child({ component: 'authority' }),
@@ -287,7 +309,6 @@ async function openParts(
     }),
   )
   const entries = resources.use(await AuthorizedEntries.load(datastore, { trustDomain, clock }))
-  const nodes = resources.use(await NodeCache.load(datastore))
   const bundles = resources.use(await BundleCache.load(datastore))
   const serverSvid = await ServerSvid.open({
     authorities,
@@ -304,7 +325,6 @@ async function openParts(
   registerMetrics(metrics, vitals)
 
   const auditLog = config.audit_log_enabled ? log.unfiltered : silentLog
-  const connected = new ConnectedAgents()
   const dependencies: ServiceDependencies = {
     trustDomain,
     clock,
@@ -324,6 +344,8 @@ async function openParts(
     attestors,
     attestorTypes: new Set(attestors.keys()),
     connected,
+    holdings,
+    replacementSpreadSeconds: config.replacement_spread,
     metrics,
     audit: new Audit({ log: auditLog, clock }),
     startedAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
@@ -367,7 +389,7 @@ async function openParts(
     bundles,
     probe,
     health,
-    connected,
+    holdings,
     local,
     remote,
     healthPort,

@@ -6,6 +6,7 @@ import {
   AuthorityManager,
   type AuthorityManagerOptions,
 } from '../../src/server/authority/authority-manager.ts'
+import { nobody } from '../../src/server/authority/holders.ts'
 import { openSqliteDatastore } from '../../src/server/datastore/sql/sqlite.ts'
 import { newMemoryKeyManager } from '../../src/server/plugin/key-manager/memory.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
@@ -23,6 +24,7 @@ export function authorityOptions(
   return {
     datastore: openSqliteDatastore({ path: ':memory:', log: silentLog }),
     keyManager: newMemoryKeyManager(),
+    holders: nobody,
     clock: new FakeClock(),
     random: new SystemRandom(),
     log: silentLog,

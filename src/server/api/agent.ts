@@ -40,7 +40,7 @@ export interface AgentServiceDependencies extends AttestAgentDependencies {
 
 /** `spire.api.server.agent.v1.Agent`: nodes attest, renew, and are administered. */
 export function newAgentService(dependencies: AgentServiceDependencies) {
-  const { datastore, trustDomain, clock, random, authority, log } = dependencies
+  const { datastore, trustDomain, clock, random, authority, holdings, log } = dependencies
   const agentId = (id: Parameters<typeof parseAgentIdMessage>[0]): SpiffeId =>
     parseAgentIdMessage(id, trustDomain)
   const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
@@ -82,6 +82,7 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
           attestedAtSeconds: nowSeconds(),
         }
       })
+      holdings.handedOut(id, { ...svid, entryId: '' })
       notesOf(context).details = {
         serialNumber: svid.serialNumber,
         expiresAt: svid.expiresAtSeconds,

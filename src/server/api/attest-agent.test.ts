@@ -66,10 +66,12 @@ function attestation(attest: (exchange: AttestationExchange) => Promise<Attested
         authority: {
           issueX509Svid: async ({ spiffeId, publicKey }) => {
             assert.equal(publicKey.toHex(), key.publicKey.toHex())
-            return { spiffeId, certificates: [], serialNumber: '42', expiresAtSeconds: 99 }
+            const svid = { certificates: [], serialNumber: '42', expiresAtSeconds: 99 }
+            return { spiffeId, authorityId: 'aa', ...svid }
           },
         },
         datastore,
+        holdings: { handedOut: () => {} },
         clock,
         log: silentLog,
         onAttested: (id) => attested.push(id),

@@ -14,6 +14,7 @@ import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { CertificateAuthority } from '../ca/certificate-authority.ts'
 import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
 import { asBanned, isBanned } from '../node/banned.ts'
+import type { NodeHoldings } from '../node/node-holdings.ts'
 import type { AttestedNode, NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import { x509SvidMessage } from './agent-messages.ts'
 import { notesOf } from './call-notes.ts'
@@ -26,6 +27,7 @@ export interface AttestAgentDependencies {
   readonly attestors: ReadonlyMap<string, NodeAttestor>
   readonly authority: Pick<CertificateAuthority, 'issueX509Svid'>
   readonly datastore: Pick<Datastore, 'node' | 'writeNode' | 'updateNode'>
+  readonly holdings: Pick<NodeHoldings, 'handedOut'>
   readonly clock: Clock
   readonly log: Log
   /** Told of every attestation: a node that attests while it is connected from elsewhere is worth an alarm. */
@@ -232,6 +234,7 @@ async function admit(
     return made
   })
   await confirm(dependencies, proved)
+  dependencies.holdings.handedOut(agentId, { ...svid, entryId: '' })
   dependencies.log.info({ spiffeId: agentId, type: attestor.type }, 'agent attested')
   return { svid: x509SvidMessage(svid), node }
 }

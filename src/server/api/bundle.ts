@@ -1,6 +1,6 @@
 import { equalBytes } from '#base/bytes.ts'
 import { AssayError } from '#base/errors.ts'
-import { Encoded } from '#rpc/call.ts'
+import { type CallContext, Encoded } from '#rpc/call.ts'
 import type {
   AppendBundleRequest,
   BatchCreateFederatedBundleRequest,
@@ -15,9 +15,11 @@ import type {
 } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import type { BundleMask, Bundle as BundleMessage } from '#rpc/gen/spire/api/types/bundle.ts'
 import type { Bundle, JwtAuthority, X509Authority } from '#spiffe/bundle.ts'
+import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { BundleCache } from '../bundle/bundle-cache.ts'
-import type { BundleDeletion, Datastore } from '../datastore/datastore.ts'
+import type { AttestedNodeRecord, BundleDeletion, Datastore } from '../datastore/datastore.ts'
+import type { NodeHoldings } from '../node/node-holdings.ts'
 import { answerEach } from './batch.ts'
 import {
   bundleBytes,
@@ -33,19 +35,27 @@ export interface BundleServiceDependencies {
   readonly trustDomain: TrustDomain
   readonly datastore: Pick<Datastore, 'listBundles' | 'updateBundle' | 'deleteBundle'>
   readonly bundles: BundleCache
+  readonly nodes: { node(agentId: SpiffeId): AttestedNodeRecord | undefined }
+  readonly holdings: Pick<NodeHoldings, 'bundleServed'>
 }
 
 /** `spire.api.server.bundle.v1.Bundle`: what verifiers need, of our own trust domain and of others. */
 export function newBundleService(dependencies: BundleServiceDependencies) {
-  const { trustDomain, datastore, bundles } = dependencies
+  const { trustDomain, datastore, bundles, nodes, holdings } = dependencies
 
   return {
     async countBundles(_request: CountBundlesRequest) {
       return { count: bundles.size }
     },
 
-    async getBundle({ outputMask }: GetBundleRequest) {
-      return answer(bundles.bundle(trustDomain) ?? missing(trustDomain), outputMask)
+    async getBundle({ outputMask }: GetBundleRequest, { peer }: CallContext) {
+      const bundle = bundles.bundle(trustDomain) ?? missing(trustDomain)
+      // Anybody may ask; what a node has is of interest, and only when it has shown which one it is.
+      const caller = peer.kind === 'tls' ? peer.spiffeId : undefined
+      if (caller !== undefined && nodes.node(caller) !== undefined) {
+        holdings.bundleServed(caller, bundle.sequenceNumber)
+      }
+      return answer(bundle, outputMask)
     },
 
     async appendBundle(request: AppendBundleRequest) {

@@ -9,6 +9,10 @@ export class ConnectedAgents {
     return this.#addresses.size
   }
 
+  has(agentId: SpiffeId): boolean {
+    return this.#addresses.has(agentId)
+  }
+
   /** The address the agent is connected from, if it is from one other than `address`. */
   elsewhere(agentId: SpiffeId, address: string): string | undefined {
     return this.#addresses.get(agentId)?.find((other) => other !== address)

@@ -1,7 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import { type CallContext, Encoded, type TlsPeer } from '#rpc/call.ts'
-import { Update, type WatchRequest } from '#rpc/gen/assay/server/v1/feed.ts'
+import { type ReportRequest, Update, type WatchRequest } from '#rpc/gen/assay/server/v1/feed.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
@@ -10,6 +10,7 @@ import type { BundleCache } from '../bundle/bundle-cache.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
 import type { NodeCache } from '../node/node-cache.ts'
+import type { HoldingsReport, NodeHoldings } from '../node/node-holdings.ts'
 import { recordAgentVersion } from './agent.ts'
 import { agentOf, agentStanding } from './authorize.ts'
 import { bundleField } from './bundle-messages.ts'
@@ -17,7 +18,6 @@ import type { ConnectedAgents } from './connected-agents.ts'
 import { entryField } from './entry-messages.ts'
 import { malformed } from './messages.ts'
 import { joinFields } from './protobuf-fields.ts'
-import { unimplemented } from './unimplemented.ts'
 
 export interface FeedServiceDependencies {
   readonly trustDomain: TrustDomain
@@ -26,6 +26,9 @@ export interface FeedServiceDependencies {
   readonly bundles: Pick<BundleCache, 'bundle' | 'onChange'>
   readonly datastore: Pick<Datastore, 'node' | 'updateNode' | 'revision'>
   readonly connected: ConnectedAgents
+  readonly holdings: Pick<NodeHoldings, 'report'>
+  /** Over how many seconds agents spread the replacement of what a tainted authority signed. */
+  readonly replacementSpreadSeconds: number
   readonly clock: Clock
 }
 
@@ -67,6 +70,7 @@ export function newFeedService(dependencies: FeedServiceDependencies) {
           complete,
           revision: BigInt(datastore.revision()),
           serverTimeMs: clock.now().epochMilliseconds,
+          replacementSpreadSeconds: dependencies.replacementSpreadSeconds,
         })
         sent = held
         complete = false
@@ -74,7 +78,29 @@ export function newFeedService(dependencies: FeedServiceDependencies) {
       }
     },
 
-    report: unimplemented('reports are not counted yet'),
+    async report(request: ReportRequest, context: CallContext) {
+      dependencies.holdings.report(agentOf(context), parseReport(request))
+      return {}
+    },
+  }
+}
+
+/** More authorities than a trust domain has in its bundle. */
+const maxAuthorities = 256
+
+/** @throws AssayError `invalid-argument` for more authorities than there can be, or one without a name. */
+function parseReport({ bundleSequenceNumber, authorities }: ReportRequest): HoldingsReport {
+  if (authorities.length > maxAuthorities) {
+    throw malformed('report', `more than ${maxAuthorities} authorities`)
+  }
+  return {
+    bundleSequenceNumber,
+    authorities: authorities.map(({ authorityId, svids, expiresAt }) => {
+      if (!/^[0-9a-f]{1,128}$/.test(authorityId)) {
+        throw malformed('report', 'an authority id is not lower-case hex')
+      }
+      return { authorityId, svids, expiresAtSeconds: expiresAt }
+    }),
   }
 }
 
@@ -103,7 +129,7 @@ function snapshot(
 function updateOf(
   sent: Sent,
   held: Sent,
-  head: { readonly complete: boolean; readonly revision: bigint; readonly serverTimeMs: number },
+  head: Pick<Update, 'complete' | 'revision' | 'serverTimeMs' | 'replacementSpreadSeconds'>,
 ): Encoded {
   const fields: Uint8Array[] = []
   for (const [id, entry] of held.entries) {

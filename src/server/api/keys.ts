@@ -1,20 +1,34 @@
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { CallContext } from '#rpc/call.ts'
-import type { AcceptClockRequest, Key } from '#rpc/gen/assay/server/v1/keys.ts'
+import type {
+  AcceptClockRequest,
+  Key,
+  RotationProgress as ProgressMessage,
+  RotateRequest,
+} from '#rpc/gen/assay/server/v1/keys.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { AuthorityState } from '../authority/authority-state.ts'
+import { maxNamed, type RotationProgress } from '../authority/guided-rotation.ts'
+import type { Holders } from '../authority/holders.ts'
+import type { AuthorityKindName } from '../authority/journal.ts'
 import type { KeyManager, KeyManagerStatus, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import { notesOf } from './call-notes.ts'
+import { malformed } from './messages.ts'
 
 export interface KeysServiceDependencies {
   readonly keyManager: KeyManager
-  readonly authorities: Pick<AuthorityManager, 'states' | 'health' | 'acceptClock'>
+  readonly authorities: Pick<
+    AuthorityManager,
+    'states' | 'health' | 'acceptClock' | 'rotate' | 'rotations' | 'bundleSequenceNumber'
+  >
+  readonly holdings: Pick<Holders, 'survey' | 'dependents'>
   readonly clock: Clock
 }
 
-/** `assay.server.v1.Keys`: what the key manager holds and whether it works. */
-export function newKeysService({ keyManager, authorities, clock }: KeysServiceDependencies) {
+/** `assay.server.v1.Keys`: what the key manager holds, whether it works, and rotation. */
+export function newKeysService(dependencies: KeysServiceDependencies) {
+  const { keyManager, authorities, holdings, clock } = dependencies
   return {
     getStatus: async () => status(),
 
@@ -34,6 +48,29 @@ export function newKeysService({ keyManager, authorities, clock }: KeysServiceDe
       notesOf(context).details = { now }
       return { now }
     },
+
+    async *rotate(request: RotateRequest, context: CallContext): AsyncGenerator<ProgressMessage> {
+      const kind = kindOf(request.kind)
+      const { retire, force, afterSeconds } = request
+      if (afterSeconds !== undefined && (afterSeconds < 0 || force)) {
+        throw malformed('after_seconds', force ? 'with force there is no wait' : 'it is negative')
+      }
+      const notes = notesOf(context)
+      notes.details = { kind, retire, force, afterSeconds }
+      for await (const progress of authorities.rotate(
+        kind,
+        { retire, force, afterSeconds },
+        context.signal,
+      )) {
+        notes.subject = progress.successorId || progress.predecessorId
+        notes.details = {
+          ...notes.details,
+          step: progress.step,
+          predecessor: progress.predecessorId,
+        }
+        yield progressMessage(progress)
+      }
+    },
   }
 
   /** The key manager's word; when it has nothing to say, whatever else keeps the authorities from issuing. */
@@ -45,27 +82,98 @@ export function newKeysService({ keyManager, authorities, clock }: KeysServiceDe
   }
 
   function status() {
-    const states = new Map(
-      [...authorities.states('x509'), ...authorities.states('jwt')].map((state) => [
-        state.keyId,
-        state,
-      ]),
-    )
+    const states = [...authorities.states('x509'), ...authorities.states('jwt')]
+    const named = new Set(states.map(({ keyId }) => keyId))
     return {
       ...signing(),
-      keys: keyManager.keys().map((key) => keyMessage(key, states.get(key.id))),
+      keys: [
+        ...states.map(authorityMessage),
+        ...keyManager
+          .keys()
+          .filter(({ id }) => !named.has(id))
+          .map(orphanMessage),
+      ],
+      propagation: propagation(),
+      rotations: authorities.rotations().map(({ kind, rotation }) => ({
+        kind,
+        predecessorId: rotation.predecessorId,
+        startedAt: rotation.startedAtSeconds,
+        retire: rotation.retire,
+      })),
+    }
+  }
+
+  function propagation() {
+    const bundleSequenceNumber = authorities.bundleSequenceNumber()
+    const { live, lacking, away } = holdings.survey(bundleSequenceNumber)
+    return {
+      bundleSequenceNumber,
+      live,
+      acknowledged: live - lacking.length,
+      lacking: lacking.slice(0, maxNamed),
+      away,
+    }
+  }
+
+  function authorityMessage(state: AuthorityState): Key {
+    const { authorityId, issuedAtSeconds } = state
+    const dependents =
+      state.kind === 'x509'
+        ? holdings.dependents({ authorityId, sinceSeconds: issuedAtSeconds })
+        : undefined
+    return {
+      id: state.keyId,
+      type: state.keyType,
+      purpose: state.kind === 'x509' ? 'x509-ca' : 'jwt',
+      state: state.state,
+      authorityId,
+      createdAt: issuedAtSeconds,
+      expiresAt: state.expiresAtSeconds,
+      nextEvent: state.nextEvent,
+      nextEventAt: state.nextEventAtSeconds,
+      nodes: dependents?.nodes.length ?? 0,
+      svids: dependents?.svids ?? 0,
+      signedUntil: state.signedUntilSeconds,
+      tainted: state.tainted,
+      isPresent: keyManager.key(state.keyId) !== undefined,
     }
   }
 }
 
-const keyMessage = ({ id, type }: SigningKey, state: AuthorityState | undefined): Key => ({
+/** A key that no authority of this server has. */
+const orphanMessage = ({ id, type }: SigningKey): Key => ({
   id,
   type,
-  purpose: state === undefined ? '' : state.kind === 'x509' ? 'x509-ca' : 'jwt',
-  state: state?.state ?? '',
-  authorityId: state?.authorityId ?? '',
-  createdAt: state?.issuedAtSeconds ?? 0,
-  expiresAt: state?.expiresAtSeconds ?? 0,
-  nextEvent: state?.nextEvent ?? '',
-  nextEventAt: state?.nextEventAtSeconds ?? 0,
+  purpose: '',
+  state: '',
+  authorityId: '',
+  createdAt: 0,
+  expiresAt: 0,
+  nextEvent: '',
+  nextEventAt: 0,
+  nodes: 0,
+  svids: 0,
+  signedUntil: 0,
+  tainted: false,
+  isPresent: true,
+})
+
+function kindOf(text: string): AuthorityKindName {
+  if (text === 'x509' || text === 'jwt') return text
+  throw malformed('kind', `${JSON.stringify(text.slice(0, 32))} is neither x509 nor jwt`)
+}
+
+const progressMessage = (progress: RotationProgress): ProgressMessage => ({
+  kind: progress.kind,
+  step: progress.step,
+  startedAt: progress.startedAtSeconds,
+  predecessorId: progress.predecessorId,
+  successorId: progress.successorId,
+  nodes: progress.nodes,
+  nodesDone: progress.nodesDone,
+  waitingFor: [...progress.waitingFor],
+  away: progress.away,
+  svids: progress.svids,
+  until: progress.untilSeconds,
+  detail: progress.detail,
 })

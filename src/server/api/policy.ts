@@ -111,6 +111,7 @@ export const policy: ReadonlyMap<string, readonly CallerClass[]> = new Map([
     GetStatus: operators,
     Resume: operators,
     AcceptClock: operators,
+    Rotate: operators,
   }),
   ...methods('assay.server.v1.Refusals', { List: operators }),
 ])

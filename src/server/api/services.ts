@@ -17,6 +17,7 @@ import type { RpcServer } from '#rpc/server.ts'
 import type { Interceptor } from '#rpc/service.ts'
 import type { Health } from '#telemetry/health.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
+import type { NodeHoldings } from '../node/node-holdings.ts'
 import { type AgentServiceDependencies, newAgentService } from './agent.ts'
 import type { Authorizer } from './authorize.ts'
 import { type BundleServiceDependencies, newBundleService } from './bundle.ts'
@@ -48,10 +49,13 @@ export interface ServiceDependencies
     SvidServiceDependencies['entries'] &
     DebugServiceDependencies['entries']
   readonly bundles: BundleServiceDependencies['bundles']
-  readonly nodes: FeedServiceDependencies['nodes'] & DebugServiceDependencies['nodes']
+  readonly nodes: FeedServiceDependencies['nodes'] &
+    DebugServiceDependencies['nodes'] &
+    BundleServiceDependencies['nodes']
   readonly authority: SvidServiceDependencies['authority']
   readonly authorities: AuthorityManager
   readonly authorizer: Authorizer
+  readonly holdings: NodeHoldings
   readonly limits: Interceptor
   readonly processLog: AdjustableLog
   readonly health: Pick<Health, 'report'>
@@ -105,7 +109,8 @@ function guard(
     if (context.peer.kind !== transport) {
       throw new AssayError('unauthenticated', 'the connection is gone', { reason: 'cancelled' })
     }
-    await dependencies.authorizer.authorize(context)
+    const caller = await dependencies.authorizer.authorize(context)
+    if (caller.class === 'agent') dependencies.holdings.seen(caller.node.agentId)
     await next()
   })
 }

@@ -15,6 +15,7 @@ import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from '#spiffe/spi
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { CertificateAuthority, IssuedJwtSvid } from '../ca/certificate-authority.ts'
 import { coveredByWildcard } from '../entry/dns-name.ts'
+import type { NodeHoldings } from '../node/node-holdings.ts'
 import { x509SvidMessage } from './agent-messages.ts'
 import { readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
@@ -33,13 +34,15 @@ export interface SvidServiceDependencies {
   readonly trustDomain: TrustDomain
   readonly entries: EntriesOfAgents
   readonly authority: CertificateAuthority
+  readonly holdings: Pick<NodeHoldings, 'handedOut' | 'minted'>
 }
 
 /** How many SVIDs of a batch are signed before other calls get their turn: some 2 ms of work. */
 const turnSize = 8
 
 /** `spire.api.server.svid.v1.SVID`: signs for agents what their entries say, and for operators anything. */
-export function newSvidService({ trustDomain, entries, authority }: SvidServiceDependencies) {
+export function newSvidService(dependencies: SvidServiceDependencies) {
+  const { trustDomain, entries, authority, holdings } = dependencies
   return {
     async batchNewX509SVID({ params }: BatchNewX509SVIDRequest, context: CallContext) {
       if (params.length > maxItems) throw malformed('batch', `more than ${maxItems} items`)
@@ -86,6 +89,7 @@ export function newSvidService({ trustDomain, entries, authority }: SvidServiceD
         dnsNames: csr.dnsNames,
         ttlSeconds: ttl,
       })
+      holdings.minted(svid.authorityId, svid.expiresAtSeconds)
       notesOf(context).subject = svid.spiffeId
       notesOf(context).details = { serialNumber: svid.serialNumber }
       return { svid: x509SvidMessage(svid) }
@@ -127,6 +131,7 @@ export function newSvidService({ trustDomain, entries, authority }: SvidServiceD
         ttlSeconds: entry.x509SvidTtlSeconds,
       })
       issued.push(`${entryId} ${svid.serialNumber}`)
+      holdings.handedOut(agentId, { ...svid, entryId })
       return { status: okStatus, svid: x509SvidMessage(svid, entry.hint) }
     } catch (error) {
       return { status: itemStatus(error), svid: undefined }

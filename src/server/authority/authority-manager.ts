@@ -14,11 +14,14 @@ import type { AuthorityContext, AuthorityEvent } from './authority-context.ts'
 import type { AuthorityKind } from './authority-kind.ts'
 import { AuthorityRecords } from './authority-records.ts'
 import { type AuthorityState, authorityStates } from './authority-state.ts'
-import type { AuthorityKindName } from './journal.ts'
+import { GuidedRotation, type RotationProgress, type RotationWishes } from './guided-rotation.ts'
+import type { Holders } from './holders.ts'
+import type { AuthorityKindName, AuthorityRecord, RotationRecord } from './journal.ts'
 import { JournalStore } from './journal-store.ts'
 import { newJwtKind } from './jwt-kind.ts'
 import { OwnBundle } from './own-bundle.ts'
 import { type ActiveAuthority, AuthorityRotator } from './rotator.ts'
+import { SignedUntil } from './signed-until.ts'
 import { revokeAuthority, taintAuthority } from './taint.ts'
 import { Ticker } from './ticker.ts'
 import { newX509Kind } from './x509-kind.ts'
@@ -29,6 +32,8 @@ export interface AuthorityManagerOptions {
     'journal' | 'putJournal' | 'bundle' | 'updateBundle' | 'watch'
   >
   readonly keyManager: KeyManager
+  /** What nodes have of the bundle and of what the authorities signed. */
+  readonly holders: Holders
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
@@ -58,6 +63,10 @@ export interface RotationHealth {
 const tick = Temporal.Duration.from({ seconds: 10 })
 const tolerableFailures = 10
 const noteIssueTimeEverySeconds = 600
+const noteSignedUntilEverySeconds = 60
+/** However often nodes report, a rotation looks at them no more often than this. */
+const lookEvery = Temporal.Duration.from({ milliseconds: 50 })
+const lookAtLeastEvery = Temporal.Duration.from({ milliseconds: 500 })
 const ourKey = /^(x509-ca|jwt)\//
 
 /**
@@ -74,9 +83,14 @@ export class AuthorityManager implements Disposable {
   readonly #kinds: Readonly<
     Record<
       AuthorityKindName,
-      { readonly context: AuthorityContext; readonly rotator: AuthorityRotator }
+      {
+        readonly context: AuthorityContext
+        readonly rotator: AuthorityRotator
+        readonly guided: GuidedRotation
+      }
     >
   >
+  readonly #signedUntil = new SignedUntil()
   readonly #listeners = new Set<(event: AuthorityEvent) => void>()
   #x509Signer: { readonly authority: ActiveAuthority; readonly signer: X509Signer } | undefined
   #lock: Promise<unknown> = Promise.resolve()
@@ -114,7 +128,9 @@ export class AuthorityManager implements Disposable {
       random,
       time: this.#time,
       defaults: options.svidDefaults,
+      onSign: (keyId, untilSeconds) => this.#signedUntil.note(keyId, untilSeconds),
     })
+    this.#assumeSigned()
   }
 
   /**
@@ -222,6 +238,50 @@ export class AuthorityManager implements Disposable {
     })
   }
 
+  /**
+   * Rotates the authorities of a kind, or goes on with the rotation under way: tells each step after it is durable,
+   * and, while it waits, what for, whenever that changes. It may be left at any time, and called by several at once.
+   *
+   * @throws AssayError `unavailable` while the key manager cannot be used; the signal's reason when it aborts.
+   */
+  async *rotate(
+    kind: AuthorityKindName,
+    wishes: RotationWishes,
+    signal: AbortSignal,
+  ): AsyncGenerator<RotationProgress> {
+    const { clock, holders } = this.#options
+    const news = new Ticker(clock, lookAtLeastEvery)
+    using _change = holders.onChange(() => news.wake())
+    const { guided } = this.#kinds[kind]
+    let told = ''
+    let progress: RotationProgress | undefined
+    for (;;) {
+      signal.throwIfAborted()
+      const last: RotationProgress | undefined = progress
+      progress = await this.#exclusively(() => guided.advance(wishes, last))
+      const telling = JSON.stringify(progress)
+      if (telling !== told) yield progress
+      told = telling
+      if (progress.step === 'done') return
+      if (progress.step !== 'propagating' && progress.step !== 'replacing') continue
+      await clock.sleep(lookEvery, signal)
+      await news.wait(signal)
+    }
+  }
+
+  /** Of the bundle that the server gives out now. */
+  bundleSequenceNumber(): bigint {
+    return this.#bundle.present.sequenceNumber
+  }
+
+  /** The rotations that were asked for and are not done. */
+  rotations(): readonly { readonly kind: AuthorityKindName; readonly rotation: RotationRecord }[] {
+    return (['x509', 'jwt'] as const).flatMap((kind) => {
+      const rotation = this.#journal.value.rotations[kind]
+      return rotation === undefined ? [] : [{ kind, rotation }]
+    })
+  }
+
   /** Whether the bundle has an X.509 authority with this subject key identifier that is tainted. */
   isTainted(subjectKeyId: Uint8Array): boolean {
     const authorityId = subjectKeyId.toHex()
@@ -259,20 +319,40 @@ export class AuthorityManager implements Disposable {
     this.#bundle[Symbol.dispose]()
   }
 
-  #newRotator(kind: AuthorityKind): { context: AuthorityContext; rotator: AuthorityRotator } {
-    const { keyManager, log } = this.#options
+  /** What was signed before the start was noted once a minute; what came after the note is no longer than usual. */
+  #assumeSigned(): void {
+    const { clock, svidDefaults } = this.#options
+    const nowSeconds = Math.floor(clock.now().epochMilliseconds / 1000)
+    const { x509SvidTtlSeconds, agentSvidTtlSeconds, jwtSvidTtlSeconds } = svidDefaults
+    const longest = {
+      x509: Math.max(x509SvidTtlSeconds, agentSvidTtlSeconds),
+      jwt: jwtSvidTtlSeconds,
+    }
+    for (const kind of ['x509', 'jwt'] as const) {
+      const { active } = this.#kinds[kind].context.records
+      if (active === undefined) continue
+      const untilSeconds = Math.min(nowSeconds + longest[kind], active.issued.expiresAtSeconds)
+      this.#signedUntil.note(active.keyId, untilSeconds)
+    }
+  }
+
+  #newRotator(kind: AuthorityKind) {
+    const { keyManager, log, holders, clock } = this.#options
     const context: AuthorityContext = {
       kind,
-      records: new AuthorityRecords(this.#journal, { kind: kind.name, time: this.#time }),
+      records: new AuthorityRecords(this.#journal, {
+        kind: kind.name,
+        time: this.#time,
+        signedUntil: this.#signedUntil,
+      }),
       bundle: this.#bundle,
       tell: (what, authorityId) => {
         for (const listener of this.#listeners) listener({ kind: kind.name, what, authorityId })
       },
     }
-    return {
-      context,
-      rotator: new AuthorityRotator(context, { keyManager, time: this.#time, log }),
-    }
+    const rotator = new AuthorityRotator(context, { keyManager, time: this.#time, log, holders })
+    const guided = new GuidedRotation(context, { rotator, holders, clock, log })
+    return { context, rotator, guided }
   }
 
   #signX509(): X509Signer {
@@ -314,6 +394,13 @@ export class AuthorityManager implements Disposable {
   async #noteIssueTime(): Promise<void> {
     const noted = this.#journal.value.newestIssueSeconds
     if (this.#time.newestSeconds >= noted + noteIssueTimeEverySeconds) await this.#saveIssueTime()
+    for (const { context } of Object.values(this.#kinds)) {
+      const { records } = context
+      const isBehind = (record: AuthorityRecord): boolean =>
+        records.signedUntilSeconds(record) >=
+        record.signedUntilSeconds + noteSignedUntilEverySeconds
+      if (records.all.some(isBehind)) await records.update((record) => record)
+    }
   }
 
   async #saveIssueTime(): Promise<void> {

@@ -4,19 +4,30 @@ import type {
   AuthorityRecord,
   IssuedRecord,
   PreparingRecord,
+  RotationRecord,
 } from './journal.ts'
 import type { JournalStore } from './journal-store.ts'
+import type { SignedUntil } from './signed-until.ts'
 
 /** The records of one kind in the journal. Every change is durable before it can be seen. */
 export class AuthorityRecords {
   readonly #journal: JournalStore
   readonly #kind: AuthorityKindName
   readonly #time: IssueTime
+  readonly #signedUntil: SignedUntil
 
-  constructor(journal: JournalStore, of: { kind: AuthorityKindName; time: IssueTime }) {
+  constructor(
+    journal: JournalStore,
+    of: {
+      readonly kind: AuthorityKindName
+      readonly time: IssueTime
+      readonly signedUntil: SignedUntil
+    },
+  ) {
     this.#journal = journal
     this.#kind = of.kind
     this.#time = of.time
+    this.#signedUntil = of.signedUntil
   }
 
   /** In the order in which they were begun. */
@@ -40,12 +51,34 @@ export class AuthorityRecords {
     return this.all.filter((record): record is IssuedRecord => record.state === 'old')
   }
 
+  /** Unix time at which the last of what the authority signed expires. Zero: it has signed nothing. */
+  signedUntilSeconds({ keyId, signedUntilSeconds }: AuthorityRecord): number {
+    return Math.max(signedUntilSeconds, this.#signedUntil.of(keyId))
+  }
+
+  /** The rotation that an operator has asked for. */
+  get rotation(): RotationRecord | undefined {
+    return this.#journal.value.rotations[this.#kind]
+  }
+
+  /** Undefined: it is done. */
+  async setRotation(rotation: RotationRecord | undefined): Promise<void> {
+    const { [this.#kind]: _, ...others } = this.#journal.value.rotations
+    await this.#journal.save({
+      ...this.#journal.value,
+      rotations: rotation === undefined ? others : { ...others, [this.#kind]: rotation },
+    })
+  }
+
   /** Replaces, adds and removes records in one write; `change` returns undefined for one to forget. */
   async update(
     change: (record: AuthorityRecord) => AuthorityRecord | undefined,
     added: readonly AuthorityRecord[] = [],
   ): Promise<void> {
-    const changed = this.all.map(change).filter((record) => record !== undefined)
+    const changed = this.all
+      .map(change)
+      .filter((record) => record !== undefined)
+      .map((record) => ({ ...record, signedUntilSeconds: this.signedUntilSeconds(record) }))
     await this.#journal.save({
       ...this.#journal.value,
       newestIssueSeconds: this.#time.newestSeconds,

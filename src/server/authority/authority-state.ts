@@ -1,3 +1,4 @@
+import type { KeyType } from '../plugin/key-manager/key-manager.ts'
 import type { PublishedAuthority } from './authority-kind.ts'
 import type { AuthorityRecords } from './authority-records.ts'
 import type { AuthorityKindName, IssuedRecord } from './journal.ts'
@@ -18,6 +19,9 @@ export interface AuthorityState {
   /** Unix time. */
   readonly expiresAtSeconds: number
   readonly tainted: boolean
+  readonly keyType: KeyType
+  /** Unix time at which the last of what it signed expires. Zero: it has signed nothing. */
+  readonly signedUntilSeconds: number
   readonly nextEvent: 'activates' | 'is replaced' | 'leaves the bundle'
   /** Unix time of `nextEvent`. */
   readonly nextEventAtSeconds: number
@@ -34,6 +38,8 @@ export function authorityStates(
       kind: view.kind,
       state: record.state,
       keyId: record.keyId,
+      keyType: record.keyType,
+      signedUntilSeconds: records.signedUntilSeconds(record),
       ...record.issued,
       tainted: view.published.some(
         ({ authorityId, tainted }) => tainted && authorityId === record.issued.authorityId,

@@ -13,6 +13,7 @@ const record = {
   keyId: 'x509-ca/A/20260101T000000Z',
   keyType: 'ec-p256',
   startedAtSeconds: 9,
+  signedUntilSeconds: 12,
 } as const
 const journal: AuthorityJournal = {
   newestIssueSeconds: 15,
@@ -22,6 +23,7 @@ const journal: AuthorityJournal = {
     { ...record, keyId: 'k3', slot: 'B', state: 'prepared', issued },
   ],
   jwt: [{ ...record, keyType: 'rsa-2048', state: 'preparing', issued: undefined }],
+  rotations: { jwt: { predecessorId: 'bb', startedAtSeconds: 14, retire: true } },
 }
 
 test('parseJournal() reads what encodeJournal() writes', () => {
@@ -46,7 +48,8 @@ type Edit = (document: {
 }) => void
 
 const refusals: readonly (readonly [string, Edit, RegExp])[] = [
-  ['another version', (d) => Object.assign(d, { version: 2 }), /version 2 is not 1/],
+  ['a newer version', (d) => Object.assign(d, { version: 3 }), /version 3 is newer than 2/],
+  ['no version', (d) => Object.assign(d, { version: 0 }), /version 0/],
   ['an unknown member', (d) => Object.assign(d, { more: 1 }), /: more is unknown/],
   [
     'an unknown member of a record',

@@ -20,6 +20,8 @@ interface RecordHead {
   readonly keyType: KeyType
   /** Unix time at which its preparation began. */
   readonly startedAtSeconds: number
+  /** Unix time at which the last of what it signed expires, as far as it was noted. Zero: it has signed nothing. */
+  readonly signedUntilSeconds: number
 }
 
 /** An authority that is being made. Its key may exist, it may be in the bundle: making it again comes to the same. */
@@ -43,17 +45,34 @@ export interface IssuedRecord extends RecordHead {
 
 export type AuthorityRecord = PreparingRecord | IssuedRecord
 
+/** A rotation that an operator has asked for and that is not done yet. */
+export interface RotationRecord {
+  /** The authority that was active when it was asked for. */
+  readonly predecessorId: string
+  /** Unix time. */
+  readonly startedAtSeconds: number
+  /** Whether the predecessor is to be taken out of use. */
+  readonly retire: boolean
+}
+
 /** Everything one server has to remember about its authorities, in the order in which they were begun. */
 export interface AuthorityJournal {
   /** Unix time of the newest issue that was noted, to see a clock that went back by. Zero: none. */
   readonly newestIssueSeconds: number
   readonly x509: readonly AuthorityRecord[]
   readonly jwt: readonly AuthorityRecord[]
+  readonly rotations: Readonly<Partial<Record<AuthorityKindName, RotationRecord>>>
 }
 
-export const emptyJournal: AuthorityJournal = { newestIssueSeconds: 0, x509: [], jwt: [] }
+export const emptyJournal: AuthorityJournal = {
+  newestIssueSeconds: 0,
+  x509: [],
+  jwt: [],
+  rotations: {},
+}
 
-const version = 1
+/** 1: without `rotations` and `signedUntilSeconds`. */
+const version = 2
 const maxCharacters = 2 ** 20
 
 /** The document {@link parseJournal} reads. */
@@ -67,6 +86,7 @@ export function encodeJournal(journal: AuthorityJournal): string {
     newestIssueSeconds: journal.newestIssueSeconds,
     x509: journal.x509.map(encode),
     jwt: journal.jwt.map(encode),
+    rotations: journal.rotations,
   })
 }
 
@@ -84,14 +104,33 @@ export function parseJournal(document: string): AuthorityJournal {
   } catch (cause) {
     throw new SyntaxError(`invalid authority journal: ${messageOf(cause)}`, { cause })
   }
-  const root = members(value, '', ['version', 'newestIssueSeconds', 'x509', 'jwt'])
-  if (root.version !== version) {
-    throw invalid(`version ${JSON.stringify(root.version)} is not ${version}`)
+  const root = members(value, '', ['version', 'newestIssueSeconds', 'x509', 'jwt', 'rotations'])
+  if (root.version !== 1 && root.version !== version) {
+    throw invalid(`version ${JSON.stringify(root.version)} is newer than ${version}`)
   }
   return {
     newestIssueSeconds: seconds(root.newestIssueSeconds, 'newestIssueSeconds'),
     x509: readRecords(root.x509, 'x509'),
     jwt: readRecords(root.jwt, 'jwt'),
+    rotations: root.version === 1 ? {} : readRotations(root.rotations),
+  }
+}
+
+function readRotations(value: unknown): AuthorityJournal['rotations'] {
+  const { x509, jwt } = members(value, 'rotations', ['x509', 'jwt'])
+  return {
+    ...(x509 !== undefined && { x509: readRotation(x509, 'rotations.x509') }),
+    ...(jwt !== undefined && { jwt: readRotation(jwt, 'rotations.jwt') }),
+  }
+}
+
+function readRotation(value: unknown, where: string): RotationRecord {
+  const rotation = members(value, where, ['predecessorId', 'startedAtSeconds', 'retire'])
+  if (typeof rotation.retire !== 'boolean') throw invalid(`${where}.retire is not true or false`)
+  return {
+    predecessorId: text(rotation.predecessorId, `${where}.predecessorId`),
+    startedAtSeconds: seconds(rotation.startedAtSeconds, `${where}.startedAtSeconds`),
+    retire: rotation.retire,
   }
 }
 
@@ -116,6 +155,7 @@ function readRecord(value: unknown, where: string): AuthorityRecord {
     'keyId',
     'keyType',
     'startedAtSeconds',
+    'signedUntilSeconds',
     'state',
     'issued',
   ])
@@ -128,6 +168,7 @@ function readRecord(value: unknown, where: string): AuthorityRecord {
       `${where}.keyType`,
     ),
     startedAtSeconds: seconds(record.startedAtSeconds, `${where}.startedAtSeconds`),
+    signedUntilSeconds: seconds(record.signedUntilSeconds ?? 0, `${where}.signedUntilSeconds`),
   }
   const state = oneOf(record.state, ['preparing', 'prepared', 'active', 'old'], `${where}.state`)
   const issued =

@@ -4,8 +4,10 @@ import type { IssueTime } from '../ca/issue-time.ts'
 import type { KeyManager, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import { type AuthorityContext, publishedAuthority } from './authority-context.ts'
 import type { PublishedAuthority } from './authority-kind.ts'
+import type { Holders } from './holders.ts'
 import type { AuthorityRecord, IssuedAuthority, IssuedRecord } from './journal.ts'
 import {
+  activateAtLatestSeconds,
   keepExpiredSeconds,
   otherSlot,
   propagationSeconds,
@@ -30,16 +32,27 @@ export class AuthorityRotator {
   readonly #keyManager: KeyManager
   readonly #time: IssueTime
   readonly #log: Log
+  readonly #holders: Pick<Holders, 'survey'>
+  /** Sequence number of the first bundle an authority was seen in. */
+  readonly #publishedIn = new Map<string, bigint>()
+  /** The prepared authority of which the log says already that it waits for nodes. */
+  #lateFor = ''
   #active: ActiveAuthority | undefined
 
   constructor(
     context: AuthorityContext,
-    deps: { readonly keyManager: KeyManager; readonly time: IssueTime; readonly log: Log },
+    deps: {
+      readonly keyManager: KeyManager
+      readonly time: IssueTime
+      readonly log: Log
+      readonly holders: Pick<Holders, 'survey'>
+    },
   ) {
     this.#context = context
     this.#keyManager = deps.keyManager
     this.#time = deps.time
     this.#log = deps.log
+    this.#holders = deps.holders
   }
 
   get active(): ActiveAuthority | undefined {
@@ -58,6 +71,15 @@ export class AuthorityRotator {
     await this.#carryOn()
     await this.#prune()
     await this.retire()
+  }
+
+  /** Sequence number of the bundle that is known wherever `authority` is. */
+  publishedIn({ authorityId }: IssuedAuthority): bigint {
+    const known = this.#publishedIn.get(authorityId)
+    if (known !== undefined) return known
+    const { sequenceNumber } = this.#context.bundle.present
+    this.#publishedIn.set(authorityId, sequenceNumber)
+    return sequenceNumber
   }
 
   /** Makes a successor now. One that was prepared before and has never signed becomes old. */
@@ -95,6 +117,7 @@ export class AuthorityRotator {
       if (publishedAuthority(this.#context, issued.authorityId) !== undefined) continue
       await this.#keyManager.destroyKey(keyId)
       await records.update((record) => (record.keyId === keyId ? undefined : record))
+      this.#publishedIn.delete(issued.authorityId)
       this.#log.info({ authorityId: issued.authorityId, keyId }, `${kind.title} is retired`)
       this.#context.tell('retired', issued.authorityId)
     }
@@ -140,6 +163,7 @@ export class AuthorityRotator {
           keyId: this.#newKeyId(slot, now),
           keyType: kind.keyType,
           startedAtSeconds: now,
+          signedUntilSeconds: 0,
           state: 'preparing',
           issued: undefined,
         },
@@ -153,11 +177,13 @@ export class AuthorityRotator {
     const begun = records.preparing
     if (begun === undefined) return
     const { keyId, keyType, slot } = begun
+    await this.#destroyOldKeys()
     const key = this.#keyManager.key(keyId) ?? (await this.#keyManager.generateKey(keyId, keyType))
     const issued = begun.issued ?? (await kind.issue(key, this.#time.now()))
     // Known here before it is public, or a crash would leave it in the bundle and nobody would answer for it.
     if (begun.issued === undefined) await records.replace({ ...begun, issued })
     await bundle.update((present) => kind.withAuthority(present, issued))
+    this.publishedIn(issued)
     await records.replace({ ...begun, state: 'prepared', issued })
     const { authorityId } = issued
     this.#log.info({ authorityId, keyId, slot }, `${kind.title} is prepared`)
@@ -177,11 +203,43 @@ export class AuthorityRotator {
     }
     const { prepared } = records
     if (prepared === undefined) return
-    const published = now - prepared.issued.issuedAtSeconds
-    const due =
-      active === undefined ||
-      (shouldActivate(active.issued, now) && published >= propagationSeconds(active.issued))
-    if (due) await this.#activate(prepared)
+    if (active === undefined || this.#isDue(active.issued, prepared.issued)) {
+      await this.#activate(prepared)
+    }
+  }
+
+  /** By time, and by whether everybody would recognise what it signs: for that there is time, but not for ever. */
+  #isDue(active: IssuedAuthority, prepared: IssuedAuthority): boolean {
+    const now = this.#time.now()
+    const publishedSeconds = now - prepared.issuedAtSeconds
+    if (!shouldActivate(active, now) || publishedSeconds < propagationSeconds(active)) return false
+    const { lacking } = this.#holders.survey(this.publishedIn(prepared))
+    if (lacking.length === 0) return true
+    const { title } = this.#context.kind
+    const { authorityId } = prepared
+    const late = { authorityId, nodes: lacking.slice(0, 20), count: lacking.length }
+    if (now < activateAtLatestSeconds(active)) {
+      if (this.#lateFor !== authorityId) {
+        this.#log.warn(late, `${title} waits to be activated for nodes that do not have it yet`)
+      }
+      this.#lateFor = authorityId
+      return false
+    }
+    this.#log.error(late, `${title} is activated although nodes do not have it yet: it is time`)
+    return true
+  }
+
+  /** What has been replaced signs no more, and an HSM has little room: two keys of a kind are enough. */
+  async #destroyOldKeys(): Promise<void> {
+    for (const { keyId, issued } of this.#context.records.old) {
+      if (this.#keyManager.key(keyId) === undefined) continue
+      await this.#keyManager.destroyKey(keyId)
+      const { authorityId } = issued
+      this.#log.info(
+        { authorityId, keyId },
+        `the key of an old ${this.#context.kind.title} is destroyed`,
+      )
+    }
   }
 
   async #activate(prepared: IssuedRecord): Promise<void> {

@@ -26,6 +26,13 @@ export function activateAtSeconds(active: Validity): number {
   return Math.ceil(active.expiresAtSeconds - Math.min(lifetime(active) / 6, activateAtMostSeconds))
 }
 
+/** When the successor takes over whoever lacks it: a twelfth of the lifetime before the end, at most 3.5 days. */
+export function activateAtLatestSeconds(active: Validity): number {
+  return Math.ceil(
+    active.expiresAtSeconds - Math.min(lifetime(active) / 12, activateAtMostSeconds / 2),
+  )
+}
+
 /** Whether it is time to make a successor. */
 export function shouldPrepare(active: Validity, nowSeconds: number): boolean {
   return nowSeconds >= prepareAtSeconds(active)

@@ -8,6 +8,8 @@ export interface IssuedX509Svid {
   /** Of the leaf, decimal. */
   readonly serialNumber: string
   readonly expiresAtSeconds: number
+  /** Of the authority that signed it: its subject key identifier, lower-case hex. */
+  readonly authorityId: string
 }
 
 /** A JWT-SVID as handed out. */

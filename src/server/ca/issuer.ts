@@ -47,6 +47,7 @@ export class Issuer implements CertificateAuthority {
   readonly #random: Random
   readonly #defaults: SvidDefaults
   readonly #newSerialNumber: () => Uint8Array
+  readonly #onSign: (keyId: string, validUntilSeconds: number) => void
 
   constructor(deps: {
     readonly trustDomain: TrustDomain
@@ -54,6 +55,8 @@ export class Issuer implements CertificateAuthority {
     readonly time: IssueTime
     readonly random: Random
     readonly defaults: SvidDefaults
+    /** Told before each signature until when (Unix time) what is signed is valid. It must not throw. */
+    readonly onSign: (keyId: string, validUntilSeconds: number) => void
   }) {
     this.#trustDomain = deps.trustDomain
     this.#signers = deps.signers
@@ -61,6 +64,7 @@ export class Issuer implements CertificateAuthority {
     this.#random = deps.random
     this.#defaults = deps.defaults
     this.#newSerialNumber = newSerialNumbers(deps.random)
+    this.#onSign = deps.onSign
   }
 
   /** Refuses the server's own ID, which only {@link issueServerX509Svid} issues. */
@@ -103,6 +107,7 @@ export class Issuer implements CertificateAuthority {
       publicKey: permit.publicKey,
     }
     const toBeSigned = template.toBeSigned(fields)
+    this.#onSign(key.id, fields.notAfterSeconds)
     const certificate = template.certificate(toBeSigned, await signForX509(key, toBeSigned))
     verifyIssued(certificate, {
       profile: permit.profile,
@@ -115,6 +120,7 @@ export class Issuer implements CertificateAuthority {
       certificates: [certificate],
       serialNumber: serialNumberText(fields.serialNumber),
       expiresAtSeconds: fields.notAfterSeconds,
+      authorityId: authority.subjectKeyId?.toHex() ?? '',
     }
   }
 
@@ -145,6 +151,7 @@ export class Issuer implements CertificateAuthority {
         { reason: 'svid-request-not-allowed' },
       )
     }
+    this.#onSign(signer.key.id, expiresAtSeconds)
     const signature = await signer.key.sign(utf8Bytes(input))
     return {
       spiffeId: permit.spiffeId,

@@ -39,6 +39,11 @@ export class NodeCache implements Disposable {
     return this.#nodes.size
   }
 
+  /** Every node, in no order. */
+  get all(): Iterable<AttestedNodeRecord> {
+    return this.#nodes.values()
+  }
+
   node(agentId: SpiffeId): AttestedNodeRecord | undefined {
     return this.#nodes.get(agentId)
   }

@@ -14,6 +14,8 @@ export interface ServerIdentity {
   readonly privateKey: KeyObject
   /** DER, leaf first; the root is never among them. */
   readonly certificates: readonly Uint8Array[]
+  /** Of the authority that signed it: its subject key identifier, lower-case hex. */
+  readonly authorityId: string
   /** Unix time. */
   readonly issuedAtSeconds: number
   /** Unix time. */
@@ -106,8 +108,8 @@ export class ServerSvid {
     const { privateKey, publicKey } = await generateKeyPair(this.#keyType)
     const issuedAtSeconds = this.#nowSeconds()
     const issued = await this.#authorities.certificateAuthority.issueServerX509Svid(publicKey)
-    const { certificates, expiresAtSeconds, serialNumber, spiffeId } = issued
-    this.#current = { privateKey, certificates, issuedAtSeconds, expiresAtSeconds }
+    const { certificates, authorityId, expiresAtSeconds, serialNumber, spiffeId } = issued
+    this.#current = { privateKey, certificates, authorityId, issuedAtSeconds, expiresAtSeconds }
     this.#log.info({ spiffeId, serialNumber, expiresAtSeconds }, 'the server has a new SVID')
     for (const listener of this.#listeners) listener(this.#current)
   }

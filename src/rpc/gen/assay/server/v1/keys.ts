@@ -26,6 +26,75 @@ export interface Status {
   /** Where the keys are: memory, disk PATH, pkcs11 token LABEL serial SERIAL. */
   where: string;
   keys: Key[];
+  /** Nodes, by whether they have the newest bundle. */
+  propagation:
+    | Propagation
+    | undefined;
+  /** Rotations that were begun and are not done. */
+  rotations: Rotation[];
+}
+
+export interface Propagation {
+  bundleSequenceNumber: bigint;
+  /** Nodes that are connected, or were heard of in the last minute. */
+  live: number;
+  /** Of these, the ones that have told all they serve of this bundle. */
+  acknowledged: number;
+  /** Agent IDs of the others, the first 20 of them. */
+  lacking: string[];
+  /** Nodes with a valid SVID that are not there now. */
+  away: number;
+}
+
+export interface Rotation {
+  /** x509 or jwt */
+  kind: string;
+  predecessorId: string;
+  startedAt: number;
+  retire: boolean;
+}
+
+export interface RotateRequest {
+  /** x509 or jwt */
+  kind: string;
+  /**
+   * Afterwards taint the predecessor, wait until nothing depends on it, revoke it, and destroy its key. A rotation
+   * that was begun with it goes on with it.
+   */
+  retire: boolean;
+  /** Wait for nobody. */
+  force: boolean;
+  /**
+   * Activate this many seconds after the successor was published, whoever has it by then, instead of when every live
+   * node has it.
+   */
+  afterSeconds?: number | undefined;
+}
+
+export interface RotationProgress {
+  kind: string;
+  /**
+   * begun, prepared, propagating, activated, tainted, replacing, revoked, done. Of these, propagating and replacing
+   * wait.
+   */
+  step: string;
+  startedAt: number;
+  predecessorId: string;
+  /** Empty until it is made. */
+  successorId: string;
+  /** Nodes that the step concerns, and how many of them it does not wait for any more. */
+  nodes: number;
+  nodesDone: number;
+  /** Agent IDs that are waited for, the first 20 of them. */
+  waitingFor: string[];
+  /** Nodes that are not there and not waited for. */
+  away: number;
+  /** X.509-SVIDs of the predecessor that are in use, as far as known. */
+  svids: number;
+  /** Unix time at which it goes on at the latest; zero: not known. */
+  until: number;
+  /** What else is waited for, for people; may be empty. */
+  detail: string;
 }
 
 export interface Key {
@@ -44,6 +113,14 @@ export interface Key {
   /** What happens next to it and when: "activates", "is replaced", "leaves the bundle". Empty: nothing. */
   nextEvent: string;
   nextEventAt: number;
+  /** Nodes and X.509-SVIDs that depend on the authority, as far as known. */
+  nodes: number;
+  svids: number;
+  /** Unix time at which the last of what it signed expires; zero: it has signed nothing. */
+  signedUntil: number;
+  tainted: boolean;
+  /** False: the key is destroyed, and only the authority is still in the bundle. */
+  isPresent: boolean;
 }
 
 function createBaseGetStatusRequest(): GetStatusRequest {
@@ -257,7 +334,7 @@ export const AcceptClockResponse: MessageFns<AcceptClockResponse> = {
 };
 
 function createBaseStatus(): Status {
-  return { state: "", detail: "", where: "", keys: [] };
+  return { state: "", detail: "", where: "", keys: [], propagation: undefined, rotations: [] };
 }
 
 export const Status: MessageFns<Status> = {
@@ -273,6 +350,12 @@ export const Status: MessageFns<Status> = {
     }
     for (const v of message.keys) {
       Key.encode(v!, writer.uint32(34).fork()).join();
+    }
+    if (message.propagation !== undefined) {
+      Propagation.encode(message.propagation, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.rotations) {
+      Rotation.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -322,6 +405,22 @@ export const Status: MessageFns<Status> = {
             message.keys.push(Key.decode(reader, reader.uint32()));
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.propagation = Propagation.decode(reader, reader.uint32());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.rotations.push(Rotation.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -348,6 +447,12 @@ export const Status: MessageFns<Status> = {
     if (message.keys !== undefined) {
       obj.keys = message.keys.map((e) => Key.toJSON(e));
     }
+    if (message.propagation !== undefined) {
+      obj.propagation = Propagation.toJSON(message.propagation);
+    }
+    if (message.rotations !== undefined) {
+      obj.rotations = message.rotations.map((e) => Rotation.toJSON(e));
+    }
     return obj;
   },
 
@@ -360,6 +465,604 @@ export const Status: MessageFns<Status> = {
     message.detail = object.detail ?? "";
     message.where = object.where ?? "";
     message.keys = object.keys?.map((e) => Key.fromPartial(e)) || [];
+    message.propagation = (object.propagation !== undefined && object.propagation !== null)
+      ? Propagation.fromPartial(object.propagation)
+      : undefined;
+    message.rotations = object.rotations?.map((e) => Rotation.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBasePropagation(): Propagation {
+  return { bundleSequenceNumber: 0n, live: 0, acknowledged: 0, lacking: [], away: 0 };
+}
+
+export const Propagation: MessageFns<Propagation> = {
+  encode(message: Propagation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.bundleSequenceNumber !== 0n) {
+      if (BigInt.asUintN(64, message.bundleSequenceNumber) !== message.bundleSequenceNumber) {
+        throw new globalThis.Error("value provided for field message.bundleSequenceNumber of type uint64 too large");
+      }
+      writer.uint32(8).uint64(message.bundleSequenceNumber);
+    }
+    if (message.live !== 0) {
+      writer.uint32(16).uint32(message.live);
+    }
+    if (message.acknowledged !== 0) {
+      writer.uint32(24).uint32(message.acknowledged);
+    }
+    for (const v of message.lacking) {
+      writer.uint32(34).string(v!);
+    }
+    if (message.away !== 0) {
+      writer.uint32(40).uint32(message.away);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Propagation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePropagation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.bundleSequenceNumber = reader.uint64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.live = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.acknowledged = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.lacking.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.away = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: Propagation): unknown {
+    const obj: any = {};
+    if (message.bundleSequenceNumber !== undefined) {
+      obj.bundle_sequence_number = message.bundleSequenceNumber.toString();
+    }
+    if (message.live !== undefined) {
+      obj.live = Math.round(message.live);
+    }
+    if (message.acknowledged !== undefined) {
+      obj.acknowledged = Math.round(message.acknowledged);
+    }
+    if (message.lacking !== undefined) {
+      obj.lacking = message.lacking;
+    }
+    if (message.away !== undefined) {
+      obj.away = Math.round(message.away);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Propagation>, I>>(base?: I): Propagation {
+    return Propagation.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Propagation>, I>>(object: I): Propagation {
+    const message = createBasePropagation();
+    message.bundleSequenceNumber = (object.bundleSequenceNumber !== undefined && object.bundleSequenceNumber !== null)
+      ? BigInt(object.bundleSequenceNumber)
+      : 0n;
+    message.live = object.live ?? 0;
+    message.acknowledged = object.acknowledged ?? 0;
+    message.lacking = object.lacking?.map((e) => e) || [];
+    message.away = object.away ?? 0;
+    return message;
+  },
+};
+
+function createBaseRotation(): Rotation {
+  return { kind: "", predecessorId: "", startedAt: 0, retire: false };
+}
+
+export const Rotation: MessageFns<Rotation> = {
+  encode(message: Rotation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.predecessorId !== "") {
+      writer.uint32(18).string(message.predecessorId);
+    }
+    if (message.startedAt !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.startedAt)) !== BigInt(message.startedAt)) {
+        throw new globalThis.Error("value provided for field BigInt(message.startedAt) of type int64 too large");
+      }
+      writer.uint32(24).int64(BigInt(message.startedAt));
+    }
+    if (message.retire !== false) {
+      writer.uint32(32).bool(message.retire);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Rotation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRotation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.predecessorId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.startedAt = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.retire = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: Rotation): unknown {
+    const obj: any = {};
+    if (message.kind !== undefined) {
+      obj.kind = message.kind;
+    }
+    if (message.predecessorId !== undefined) {
+      obj.predecessor_id = message.predecessorId;
+    }
+    if (message.startedAt !== undefined) {
+      obj.started_at = globalThis.String(message.startedAt);
+    }
+    if (message.retire !== undefined) {
+      obj.retire = message.retire;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Rotation>, I>>(base?: I): Rotation {
+    return Rotation.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Rotation>, I>>(object: I): Rotation {
+    const message = createBaseRotation();
+    message.kind = object.kind ?? "";
+    message.predecessorId = object.predecessorId ?? "";
+    message.startedAt = object.startedAt ?? 0;
+    message.retire = object.retire ?? false;
+    return message;
+  },
+};
+
+function createBaseRotateRequest(): RotateRequest {
+  return { kind: "", retire: false, force: false, afterSeconds: undefined };
+}
+
+export const RotateRequest: MessageFns<RotateRequest> = {
+  encode(message: RotateRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.retire !== false) {
+      writer.uint32(16).bool(message.retire);
+    }
+    if (message.force !== false) {
+      writer.uint32(24).bool(message.force);
+    }
+    if (message.afterSeconds !== undefined) {
+      writer.uint32(32).int32(message.afterSeconds);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RotateRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRotateRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.retire = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.force = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.afterSeconds = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: RotateRequest): unknown {
+    const obj: any = {};
+    if (message.kind !== undefined) {
+      obj.kind = message.kind;
+    }
+    if (message.retire !== undefined) {
+      obj.retire = message.retire;
+    }
+    if (message.force !== undefined) {
+      obj.force = message.force;
+    }
+    if (message.afterSeconds !== undefined) {
+      obj.after_seconds = Math.round(message.afterSeconds);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RotateRequest>, I>>(base?: I): RotateRequest {
+    return RotateRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RotateRequest>, I>>(object: I): RotateRequest {
+    const message = createBaseRotateRequest();
+    message.kind = object.kind ?? "";
+    message.retire = object.retire ?? false;
+    message.force = object.force ?? false;
+    message.afterSeconds = object.afterSeconds ?? undefined;
+    return message;
+  },
+};
+
+function createBaseRotationProgress(): RotationProgress {
+  return {
+    kind: "",
+    step: "",
+    startedAt: 0,
+    predecessorId: "",
+    successorId: "",
+    nodes: 0,
+    nodesDone: 0,
+    waitingFor: [],
+    away: 0,
+    svids: 0,
+    until: 0,
+    detail: "",
+  };
+}
+
+export const RotationProgress: MessageFns<RotationProgress> = {
+  encode(message: RotationProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    if (message.step !== "") {
+      writer.uint32(18).string(message.step);
+    }
+    if (message.startedAt !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.startedAt)) !== BigInt(message.startedAt)) {
+        throw new globalThis.Error("value provided for field BigInt(message.startedAt) of type int64 too large");
+      }
+      writer.uint32(24).int64(BigInt(message.startedAt));
+    }
+    if (message.predecessorId !== "") {
+      writer.uint32(34).string(message.predecessorId);
+    }
+    if (message.successorId !== "") {
+      writer.uint32(42).string(message.successorId);
+    }
+    if (message.nodes !== 0) {
+      writer.uint32(48).uint32(message.nodes);
+    }
+    if (message.nodesDone !== 0) {
+      writer.uint32(56).uint32(message.nodesDone);
+    }
+    for (const v of message.waitingFor) {
+      writer.uint32(66).string(v!);
+    }
+    if (message.away !== 0) {
+      writer.uint32(72).uint32(message.away);
+    }
+    if (message.svids !== 0) {
+      writer.uint32(80).uint32(message.svids);
+    }
+    if (message.until !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.until)) !== BigInt(message.until)) {
+        throw new globalThis.Error("value provided for field BigInt(message.until) of type int64 too large");
+      }
+      writer.uint32(88).int64(BigInt(message.until));
+    }
+    if (message.detail !== "") {
+      writer.uint32(98).string(message.detail);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RotationProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRotationProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.step = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.startedAt = longToNumber(reader.int64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.predecessorId = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.successorId = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.nodes = reader.uint32();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.nodesDone = reader.uint32();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.waitingFor.push(reader.string());
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.away = reader.uint32();
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.svids = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.until = longToNumber(reader.int64());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.detail = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: RotationProgress): unknown {
+    const obj: any = {};
+    if (message.kind !== undefined) {
+      obj.kind = message.kind;
+    }
+    if (message.step !== undefined) {
+      obj.step = message.step;
+    }
+    if (message.startedAt !== undefined) {
+      obj.started_at = globalThis.String(message.startedAt);
+    }
+    if (message.predecessorId !== undefined) {
+      obj.predecessor_id = message.predecessorId;
+    }
+    if (message.successorId !== undefined) {
+      obj.successor_id = message.successorId;
+    }
+    if (message.nodes !== undefined) {
+      obj.nodes = Math.round(message.nodes);
+    }
+    if (message.nodesDone !== undefined) {
+      obj.nodes_done = Math.round(message.nodesDone);
+    }
+    if (message.waitingFor !== undefined) {
+      obj.waiting_for = message.waitingFor;
+    }
+    if (message.away !== undefined) {
+      obj.away = Math.round(message.away);
+    }
+    if (message.svids !== undefined) {
+      obj.svids = Math.round(message.svids);
+    }
+    if (message.until !== undefined) {
+      obj.until = globalThis.String(message.until);
+    }
+    if (message.detail !== undefined) {
+      obj.detail = message.detail;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<RotationProgress>, I>>(base?: I): RotationProgress {
+    return RotationProgress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RotationProgress>, I>>(object: I): RotationProgress {
+    const message = createBaseRotationProgress();
+    message.kind = object.kind ?? "";
+    message.step = object.step ?? "";
+    message.startedAt = object.startedAt ?? 0;
+    message.predecessorId = object.predecessorId ?? "";
+    message.successorId = object.successorId ?? "";
+    message.nodes = object.nodes ?? 0;
+    message.nodesDone = object.nodesDone ?? 0;
+    message.waitingFor = object.waitingFor?.map((e) => e) || [];
+    message.away = object.away ?? 0;
+    message.svids = object.svids ?? 0;
+    message.until = object.until ?? 0;
+    message.detail = object.detail ?? "";
     return message;
   },
 };
@@ -375,6 +1078,11 @@ function createBaseKey(): Key {
     expiresAt: 0,
     nextEvent: "",
     nextEventAt: 0,
+    nodes: 0,
+    svids: 0,
+    signedUntil: 0,
+    tainted: false,
+    isPresent: false,
   };
 }
 
@@ -415,6 +1123,24 @@ export const Key: MessageFns<Key> = {
         throw new globalThis.Error("value provided for field BigInt(message.nextEventAt) of type int64 too large");
       }
       writer.uint32(72).int64(BigInt(message.nextEventAt));
+    }
+    if (message.nodes !== 0) {
+      writer.uint32(80).uint32(message.nodes);
+    }
+    if (message.svids !== 0) {
+      writer.uint32(88).uint32(message.svids);
+    }
+    if (message.signedUntil !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.signedUntil)) !== BigInt(message.signedUntil)) {
+        throw new globalThis.Error("value provided for field BigInt(message.signedUntil) of type int64 too large");
+      }
+      writer.uint32(96).int64(BigInt(message.signedUntil));
+    }
+    if (message.tainted !== false) {
+      writer.uint32(104).bool(message.tainted);
+    }
+    if (message.isPresent !== false) {
+      writer.uint32(112).bool(message.isPresent);
     }
     return writer;
   },
@@ -504,6 +1230,46 @@ export const Key: MessageFns<Key> = {
             message.nextEventAt = longToNumber(reader.int64());
             continue;
           }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.nodes = reader.uint32();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.svids = reader.uint32();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.signedUntil = longToNumber(reader.int64());
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.tainted = reader.bool();
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.isPresent = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -545,6 +1311,21 @@ export const Key: MessageFns<Key> = {
     if (message.nextEventAt !== undefined) {
       obj.next_event_at = globalThis.String(message.nextEventAt);
     }
+    if (message.nodes !== undefined) {
+      obj.nodes = Math.round(message.nodes);
+    }
+    if (message.svids !== undefined) {
+      obj.svids = Math.round(message.svids);
+    }
+    if (message.signedUntil !== undefined) {
+      obj.signed_until = globalThis.String(message.signedUntil);
+    }
+    if (message.tainted !== undefined) {
+      obj.tainted = message.tainted;
+    }
+    if (message.isPresent !== undefined) {
+      obj.is_present = message.isPresent;
+    }
     return obj;
   },
 
@@ -562,6 +1343,11 @@ export const Key: MessageFns<Key> = {
     message.expiresAt = object.expiresAt ?? 0;
     message.nextEvent = object.nextEvent ?? "";
     message.nextEventAt = object.nextEventAt ?? 0;
+    message.nodes = object.nodes ?? 0;
+    message.svids = object.svids ?? 0;
+    message.signedUntil = object.signedUntil ?? 0;
+    message.tainted = object.tainted ?? false;
+    message.isPresent = object.isPresent ?? false;
     return message;
   },
 };
@@ -596,6 +1382,19 @@ export const KeysDefinition = {
       requestStream: false,
       responseType: AcceptClockResponse as typeof AcceptClockResponse,
       responseStream: false,
+      options: {},
+    },
+    /**
+     * Rotates the authorities of one kind, or goes on with a rotation that was begun before. Tells each step after it is
+     * durable and, while it waits, what for; ends after the step "done". The steps are taken while the call lasts: one
+     * that is cancelled, or lost with its server, leaves the rotation where it is, for the next call.
+     */
+    rotate: {
+      name: "Rotate",
+      requestType: RotateRequest as typeof RotateRequest,
+      requestStream: false,
+      responseType: RotationProgress as typeof RotationProgress,
+      responseStream: true,
       options: {},
     },
   },

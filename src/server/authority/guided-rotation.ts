@@ -1,0 +1,297 @@
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { SpiffeId } from '#spiffe/spiffe-id.ts'
+import { type AuthorityContext, publishedAuthority } from './authority-context.ts'
+import type { Dependents, Holders } from './holders.ts'
+import type { AuthorityKindName, IssuedRecord, RotationRecord } from './journal.ts'
+import type { AuthorityRotator } from './rotator.ts'
+import { revokeAuthority, taintAuthority } from './taint.ts'
+
+/** How an operator wants a rotation to go. */
+export interface RotationWishes {
+  /** Take the predecessor out of use afterwards: taint it, wait until nothing depends on it, revoke it, destroy its key. */
+  readonly retire: boolean
+  /** Wait for nobody. */
+  readonly force: boolean
+  /**
+   * Activate so long after the successor was published, whoever has it by then. Undefined: when every live node has
+   * it, however long that takes.
+   */
+  readonly afterSeconds: number | undefined
+}
+
+/** What has just been done, or what is waited for. */
+export type RotationStep =
+  /** The rotation is written down. */
+  | 'begun'
+  /** The successor is made and published. */
+  | 'prepared'
+  /** Nodes do not have the successor yet. */
+  | 'propagating'
+  | 'activated'
+  | 'tainted'
+  /** SVIDs of the predecessor are still in use. */
+  | 'replacing'
+  /** The predecessor is out of the bundle, its key destroyed. */
+  | 'revoked'
+  | 'done'
+
+/** Where a rotation is. */
+export interface RotationProgress {
+  readonly kind: AuthorityKindName
+  readonly step: RotationStep
+  /** Unix time. */
+  readonly startedAtSeconds: number
+  readonly predecessorId: string
+  /** Empty until it is made. */
+  readonly successorId: string
+  /** Nodes this step concerns: those that are live, or at the beginning of `replacing` held SVIDs of the predecessor. */
+  readonly nodes: number
+  /** How many of them it does not wait for any more. */
+  readonly nodesDone: number
+  /** The others, the first {@link maxNamed} of them. */
+  readonly waitingFor: readonly SpiffeId[]
+  /** Nodes that are not there and are not waited for. */
+  readonly away: number
+  /** X.509-SVIDs of the predecessor that are still in use, as far as known. */
+  readonly svids: number
+  /** Unix time at which it goes on at the latest. Zero: not known. */
+  readonly untilSeconds: number
+  /** What else is waited for, in words; may be empty. */
+  readonly detail: string
+}
+
+/** How many nodes are named. */
+export const maxNamed = 20
+
+/**
+ * What a stream was sent is not yet what a process goes by: so long everything must have been well before the next
+ * step that relies on it.
+ */
+const settleMs = 1000
+
+type Facts = Partial<
+  Pick<
+    RotationProgress,
+    'nodes' | 'nodesDone' | 'waitingFor' | 'away' | 'svids' | 'untilSeconds' | 'detail'
+  >
+>
+
+/**
+ * A rotation that an operator has asked for, in steps. It is written in the journal until it is done, so whoever asks
+ * again, after an interruption of the call or of the server, goes on where it was. Calls must not overlap, with each
+ * other or with those of the rotator.
+ */
+export class GuidedRotation {
+  readonly #context: AuthorityContext
+  readonly #rotator: AuthorityRotator
+  readonly #holders: Holders
+  readonly #clock: Clock
+  readonly #log: Log
+  /** Since when nothing stands in the way of a step; undefined: something does. */
+  #clear: { readonly step: RotationStep; readonly sinceMs: number } | undefined
+  /** The most nodes that were seen to hold SVIDs of the predecessor. */
+  #mostDependents = 0
+
+  constructor(
+    context: AuthorityContext,
+    deps: {
+      readonly rotator: AuthorityRotator
+      readonly holders: Holders
+      readonly clock: Clock
+      readonly log: Log
+    },
+  ) {
+    this.#context = context
+    this.#rotator = deps.rotator
+    this.#holders = deps.holders
+    this.#clock = deps.clock
+    this.#log = deps.log
+  }
+
+  /**
+   * Takes one step, or finds out why none can be taken yet. `last` is what this caller was told before: a rotation that
+   * somebody else has brought to its end since is done, and no other one is begun.
+   *
+   * @throws AssayError `unavailable` while the key manager cannot be used or no authority is active.
+   */
+  async advance(wishes: RotationWishes, last?: RotationProgress): Promise<RotationProgress> {
+    const { records } = this.#context
+    const { active } = records
+    if (last !== undefined && records.rotation?.predecessorId !== last.predecessorId) {
+      return { ...last, step: 'done', waitingFor: [], detail: '' }
+    }
+    if (active === undefined) {
+      throw new AssayError(
+        'unavailable',
+        `cannot rotate: no ${this.#context.kind.title} is active; see 'assay hsm status'`,
+        { reason: 'no-active-authority' },
+      )
+    }
+    const rotation = records.rotation
+    if (rotation === undefined) return this.#begin(active, wishes)
+    if (wishes.retire && !rotation.retire) {
+      await records.setRotation({ ...rotation, retire: true })
+      return this.advance(wishes, last)
+    }
+    return active.issued.authorityId === rotation.predecessorId
+      ? this.#replaceActive(rotation, active, wishes)
+      : this.#retirePredecessor(rotation, active, wishes)
+  }
+
+  async #begin(active: IssuedRecord, { retire }: RotationWishes): Promise<RotationProgress> {
+    const rotation = {
+      predecessorId: active.issued.authorityId,
+      startedAtSeconds: Math.floor(this.#nowMs() / 1000),
+      retire,
+    }
+    await this.#context.records.setRotation(rotation)
+    this.#clear = undefined
+    this.#mostDependents = 0
+    return this.#progress(rotation, 'begun')
+  }
+
+  async #replaceActive(
+    rotation: RotationRecord,
+    active: IssuedRecord,
+    { force, afterSeconds }: RotationWishes,
+  ): Promise<RotationProgress> {
+    const { records, kind } = this.#context
+    const { prepared } = records
+    if (prepared?.keyType !== kind.keyType) {
+      await this.#rotator.prepare()
+      return this.#progress(rotation, 'prepared')
+    }
+    const { live, lacking, away } = this.#holders.survey(this.#rotator.publishedIn(prepared.issued))
+    const dueSeconds =
+      afterSeconds === undefined ? undefined : prepared.issued.issuedAtSeconds + afterSeconds
+    const isClear =
+      dueSeconds === undefined ? lacking.length === 0 : this.#nowMs() / 1000 >= dueSeconds
+    if (!force && !this.#hasSettled('propagating', isClear)) {
+      return this.#progress(rotation, 'propagating', {
+        nodes: live,
+        nodesDone: live - lacking.length,
+        waitingFor: lacking,
+        away,
+        untilSeconds: dueSeconds ?? 0,
+      })
+    }
+    if (lacking.length > 0) {
+      const late = { count: lacking.length, nodes: lacking.slice(0, maxNamed), force }
+      this.#log.warn(late, `${kind.title} is activated although nodes do not have it yet`)
+    }
+    await this.#rotator.activate(prepared.issued.authorityId)
+    this.#log.info(
+      { authorityId: prepared.issued.authorityId, predecessorId: active.issued.authorityId },
+      `${kind.title} has taken over`,
+    )
+    return this.#progress(rotation, 'activated', { nodes: live, nodesDone: live - lacking.length })
+  }
+
+  async #retirePredecessor(
+    rotation: RotationRecord,
+    active: IssuedRecord,
+    { force }: RotationWishes,
+  ): Promise<RotationProgress> {
+    const { records } = this.#context
+    const { predecessorId } = rotation
+    const predecessor = records.old.find(({ issued }) => issued.authorityId === predecessorId)
+    const published = publishedAuthority(this.#context, predecessorId)
+    if (!rotation.retire || predecessor === undefined || published === undefined) {
+      await records.setRotation(undefined)
+      return this.#progress(rotation, 'done', {}, active.issued.authorityId)
+    }
+    if (!published.tainted) {
+      await taintAuthority(this.#context, predecessorId)
+      return this.#progress(rotation, 'tainted')
+    }
+    const remains = this.#remains(predecessor)
+    if (!force && !this.#hasSettled('replacing', remains === undefined)) {
+      return this.#progress(rotation, 'replacing', remains ?? {})
+    }
+    await revokeAuthority(this.#context, predecessorId)
+    await this.#rotator.retire()
+    return this.#progress(rotation, 'revoked')
+  }
+
+  /** What still depends on an authority; undefined: nothing. */
+  #remains(record: IssuedRecord): Facts | undefined {
+    const { records, kind } = this.#context
+    const { authorityId, issuedAtSeconds } = record.issued
+    const untilSeconds = records.signedUntilSeconds(record)
+    if (untilSeconds <= this.#nowMs() / 1000) return undefined
+    if (kind.name === 'jwt') {
+      return { untilSeconds, detail: 'tokens that it signed are valid until then' }
+    }
+    const found = this.#holders.dependents({ authorityId, sinceSeconds: issuedAtSeconds })
+    const waitingFor = [...found.nodes, ...found.unknown]
+    if (waitingFor.length === 0 && !found.server && found.mintedUntilSeconds === 0) return undefined
+    this.#mostDependents = Math.max(this.#mostDependents, waitingFor.length)
+    return {
+      nodes: this.#mostDependents,
+      nodesDone: this.#mostDependents - waitingFor.length,
+      waitingFor,
+      svids: found.svids,
+      untilSeconds,
+      detail: describe(found),
+    }
+  }
+
+  #hasSettled(step: RotationStep, isClear: boolean): boolean {
+    if (!isClear) {
+      this.#clear = undefined
+      return false
+    }
+    const nowMs = this.#nowMs()
+    // A clock that was set back begins anew.
+    if (this.#clear?.step !== step || this.#clear.sinceMs > nowMs) {
+      this.#clear = { step, sinceMs: nowMs }
+    }
+    return nowMs - this.#clear.sinceMs >= settleMs
+  }
+
+  #progress(
+    { predecessorId, startedAtSeconds }: RotationRecord,
+    step: RotationStep,
+    { waitingFor = [], ...facts }: Facts = {},
+    successor = '',
+  ): RotationProgress {
+    const { records, kind } = this.#context
+    const { active, prepared } = records
+    const successorId =
+      successor ||
+      (active?.issued.authorityId === predecessorId
+        ? (prepared?.issued.authorityId ?? '')
+        : (active?.issued.authorityId ?? ''))
+    return {
+      kind: kind.name,
+      step,
+      startedAtSeconds,
+      predecessorId,
+      successorId,
+      nodes: 0,
+      nodesDone: 0,
+      away: 0,
+      svids: 0,
+      untilSeconds: 0,
+      detail: '',
+      ...facts,
+      waitingFor: waitingFor.slice(0, maxNamed),
+    }
+  }
+
+  #nowMs(): number {
+    return this.#clock.now().epochMilliseconds
+  }
+}
+
+function describe({ server, unknown, mintedUntilSeconds }: Dependents): string {
+  const reasons: string[] = []
+  if (server) reasons.push('the server still shows an SVID of it')
+  if (unknown.length > 0) {
+    reasons.push(`${unknown.length} nodes have not said what they hold since the server started`)
+  }
+  if (mintedUntilSeconds > 0) reasons.push('an SVID that was minted by hand is valid until then')
+  return reasons.join('; ')
+}

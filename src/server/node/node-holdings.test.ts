@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { FakeClock } from '#base/fake-clock.ts'
+import type { SpiffeId } from '#spiffe/spiffe-id.ts'
+import { agentId, newNode } from '../../../test/support/records.ts'
+import type { AttestedNodeRecord } from '../datastore/datastore.ts'
+import { asBanned } from './banned.ts'
+import { NodeHoldings } from './node-holdings.ts'
+
+const hour = 3600
+const [a, b, c] = [agentId('a'), agentId('b'), agentId('c')]
+
+function newHoldings(ids: readonly SpiffeId[] = [a, b]) {
+  const clock = new FakeClock()
+  const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
+  const records = new Map<SpiffeId, AttestedNodeRecord>()
+  const put = (id: SpiffeId, change: Partial<AttestedNodeRecord> = {}): void => {
+    const expiresAtSeconds = nowSeconds() + hour
+    records.set(id, { ...newNode('x', { expiresAtSeconds }), ...change, agentId: id })
+  }
+  for (const id of ids) put(id)
+  const connected = new Set<SpiffeId>()
+  const holdings = new NodeHoldings({
+    nodes: {
+      get all() {
+        return records.values()
+      },
+      node: (id) => records.get(id),
+    },
+    isConnected: (id) => connected.has(id),
+    clock,
+  })
+  const advance = (seconds: number) => clock.advance(Temporal.Duration.from({ seconds }))
+  return { holdings, records, put, connected, advance, nowSeconds }
+}
+
+const reported = (sequence: bigint) => ({ bundleSequenceNumber: sequence, authorities: [] })
+
+test('survey() counts a node that has reported the bundle, or a later one', () => {
+  const { holdings } = newHoldings()
+  assert.deepEqual(holdings.survey(7n), { live: 2, lacking: [a, b], away: 0 })
+  holdings.report(a, reported(7n))
+  holdings.report(b, reported(6n))
+  assert.deepEqual(holdings.survey(7n), { live: 2, lacking: [b], away: 0 })
+  holdings.report(b, reported(9n))
+  assert.deepEqual(holdings.survey(7n).lacking, [])
+  holdings.report(b, reported(1n))
+  assert.deepEqual(holdings.survey(7n).lacking, [b], 'an agent that began anew has what it says')
+})
+
+test('survey() takes a bundle for taken over when an agent that does not report asks again', () => {
+  const { holdings } = newHoldings([a])
+  holdings.bundleServed(a, 7n)
+  assert.deepEqual(holdings.survey(7n).lacking, [a], 'being given is not having')
+  holdings.bundleServed(a, 7n)
+  assert.deepEqual(holdings.survey(7n).lacking, [])
+  holdings.bundleServed(a, 8n)
+  assert.deepEqual(holdings.survey(8n).lacking, [a])
+})
+
+test('survey() believes a report more than what was given', () => {
+  const { holdings } = newHoldings([a])
+  holdings.report(a, reported(6n))
+  holdings.bundleServed(a, 7n)
+  holdings.bundleServed(a, 7n)
+  assert.deepEqual(holdings.survey(7n).lacking, [a])
+})
+
+test('survey() waits for every node after a start, then for those that are there', async () => {
+  const { holdings, connected, advance } = newHoldings([a, b, c])
+  connected.add(a)
+  await advance(30)
+  holdings.seen(b)
+  await advance(29)
+  assert.deepEqual(holdings.survey(1n), { live: 3, lacking: [a, b, c], away: 0 })
+  await advance(1)
+  assert.deepEqual(holdings.survey(1n), { live: 2, lacking: [a, b], away: 1 })
+  await advance(30)
+  assert.deepEqual(holdings.survey(1n), { live: 1, lacking: [a], away: 2 })
+  holdings.seen(c)
+  assert.equal(holdings.survey(1n).live, 2, 'it is back')
+})
+
+test('survey() leaves out nodes that are banned or whose SVID has expired', async () => {
+  const { holdings, records, put, advance, nowSeconds } = newHoldings([a, b, c])
+  const record = records.get(a)
+  assert.ok(record)
+  records.set(a, asBanned(record))
+  put(b, { expiresAtSeconds: nowSeconds() })
+  put(c, { expiresAtSeconds: nowSeconds(), newExpiresAtSeconds: nowSeconds() + 10 })
+  assert.deepEqual(holdings.survey(1n), { live: 1, lacking: [c], away: 0 })
+  await advance(10)
+  assert.deepEqual(holdings.survey(1n), { live: 0, lacking: [], away: 0 })
+})
+
+test('dependents() counts what is reported, until it expires, also of a node that has gone', async () => {
+  const { holdings, advance, nowSeconds } = newHoldings()
+  const of = { authorityId: 'aa', sinceSeconds: nowSeconds() }
+  const expiresAtSeconds = nowSeconds() + 2 * hour
+  const use = { authorityId: 'aa', svids: 3, expiresAtSeconds }
+  holdings.report(a, { bundleSequenceNumber: 1n, authorities: [use] })
+  holdings.report(b, { bundleSequenceNumber: 1n, authorities: [{ ...use, authorityId: 'bb' }] })
+  assert.deepEqual(
+    { ...holdings.dependents(of), unknown: [] },
+    { nodes: [a], svids: 3, unknown: [], server: false, mintedUntilSeconds: 0 },
+  )
+  await advance(1.5 * hour)
+  assert.deepEqual(holdings.dependents(of).nodes, [a], 'its workloads may outlive its own SVID')
+  await advance(0.5 * hour)
+  assert.deepEqual(holdings.dependents(of).nodes, [])
+})
+
+test('dependents() follows an agent that does not report by what it was given', () => {
+  const { holdings, nowSeconds } = newHoldings([a])
+  const of = { authorityId: 'aa', sinceSeconds: nowSeconds() }
+  const svid = { authorityId: 'aa', expiresAtSeconds: nowSeconds() + hour }
+  holdings.handedOut(a, { ...svid, entryId: '' })
+  holdings.handedOut(a, { ...svid, entryId: 'e1' })
+  assert.equal(holdings.dependents(of).svids, 2)
+  holdings.handedOut(a, { ...svid, authorityId: 'bb', entryId: 'e1' })
+  assert.equal(holdings.dependents(of).svids, 1, 'the SVID of the entry was replaced')
+  holdings.handedOut(a, { ...svid, authorityId: 'bb', entryId: '' })
+  assert.deepEqual(holdings.dependents(of).nodes, [])
+  holdings.handedOut(a, { ...svid, entryId: '' })
+  holdings.report(a, reported(1n))
+  assert.deepEqual(holdings.dependents(of).nodes, [], 'what it says replaces what is supposed')
+})
+
+test('dependents() does not know what was handed out before the start', async () => {
+  const { holdings, advance, nowSeconds } = newHoldings()
+  const of = { authorityId: 'aa', sinceSeconds: nowSeconds() - 1 }
+  assert.deepEqual(holdings.dependents(of).unknown, [a, b])
+  holdings.report(a, reported(1n))
+  holdings.bundleServed(b, 1n)
+  assert.deepEqual(holdings.dependents(of).unknown, [b])
+  assert.deepEqual(
+    holdings.dependents({ ...of, sinceSeconds: nowSeconds() }).unknown,
+    [],
+    'of a younger authority everything is known',
+  )
+  await advance(hour)
+  assert.deepEqual(holdings.dependents(of).unknown, [], 'it has nothing that is valid')
+})
+
+test('dependents() has the server itself, and what an operator had minted', async () => {
+  const { holdings, advance, nowSeconds } = newHoldings([])
+  const of = { authorityId: 'aa', sinceSeconds: nowSeconds() }
+  holdings.serverUses('aa')
+  holdings.minted('aa', nowSeconds() + 20)
+  holdings.minted('aa', nowSeconds() + 10)
+  assert.equal(holdings.dependents(of).server, true)
+  assert.equal(holdings.dependents(of).mintedUntilSeconds, nowSeconds() + 20)
+  holdings.serverUses('bb')
+  await advance(20)
+  assert.equal(holdings.dependents(of).server, false)
+  assert.equal(holdings.dependents(of).mintedUntilSeconds, 0)
+})
+
+test('onChange() tells of what nodes report and take, and prune() forgets those that are gone', () => {
+  const { holdings, records } = newHoldings()
+  let told = 0
+  const listening = holdings.onChange(() => told++)
+  holdings.report(a, reported(1n))
+  holdings.bundleServed(b, 1n)
+  assert.equal(told, 2)
+  listening[Symbol.dispose]()
+  holdings.report(a, reported(2n))
+  assert.equal(told, 2)
+  const record = records.get(a)
+  assert.ok(record)
+  records.delete(a)
+  holdings.prune()
+  records.set(a, record)
+  assert.deepEqual(holdings.survey(1n).lacking, [b, a])
+})

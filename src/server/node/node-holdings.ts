@@ -1,0 +1,246 @@
+import type { Clock } from '#base/clock.ts'
+import type { SpiffeId } from '#spiffe/spiffe-id.ts'
+import type { Dependents, Holders, Survey } from '../authority/holders.ts'
+import type { AttestedNodeRecord } from '../datastore/datastore.ts'
+import { isBanned } from './banned.ts'
+
+/** What an agent says it holds. */
+export interface HoldingsReport {
+  /** Of the own bundle that all its streams have been sent. */
+  readonly bundleSequenceNumber: bigint
+  readonly authorities: readonly AuthorityUse[]
+}
+
+/** SVIDs an agent holds of one X.509 authority. */
+export interface AuthorityUse {
+  readonly authorityId: string
+  readonly svids: number
+  /** Unix time at which the last of them expires. */
+  readonly expiresAtSeconds: number
+}
+
+/** An SVID as it was handed to an agent. */
+export interface HandedOut {
+  /** The entry's id; empty for the agent's own SVID. */
+  readonly entryId: string
+  readonly authorityId: string
+  readonly expiresAtSeconds: number
+}
+
+export interface NodeHoldingsOptions {
+  /** Every attested node. */
+  readonly nodes: {
+    readonly all: Iterable<AttestedNodeRecord>
+    node(agentId: SpiffeId): AttestedNodeRecord | undefined
+  }
+  /** Whether the agent has its stream open. */
+  readonly isConnected: (agentId: SpiffeId) => boolean
+  readonly clock: Clock
+}
+
+/** What is known of one node. */
+interface Holding {
+  lastSeenSeconds: number
+  /** It tells by itself; what it was given says nothing that its report does not say better. */
+  report: HoldingsReport | undefined
+  /** Of the newest bundle it was given, and of the one before, which it has taken over when it asks again. */
+  served: bigint
+  taken: bigint
+  /** What it was given, by entry id. Only of agents that do not report. */
+  readonly handedOut: Map<string, HandedOut>
+}
+
+/** Who has not been heard of for longer is not waited for. A SPIRE agent asks every five seconds, or less in trouble. */
+const liveSeconds = 60
+
+/**
+ * What every node holds of the own bundle and of the authorities' signatures. Our agents report it. Of SPIRE's
+ * agents it is worked out from what they were given: a bundle counts as taken over when the agent comes back for the
+ * next one, an SVID as held until its successor was signed.
+ *
+ * It is kept in memory only. After a start every node with a valid SVID is taken for live until it has had the time
+ * to come back.
+ */
+export class NodeHoldings implements Holders {
+  readonly #options: NodeHoldingsOptions
+  readonly #startedAtSeconds: number
+  readonly #holdings = new Map<SpiffeId, Holding>()
+  readonly #minted = new Map<string, number>()
+  readonly #listeners = new Set<() => void>()
+  #serverAuthorityId = ''
+
+  constructor(options: NodeHoldingsOptions) {
+    this.#options = options
+    this.#startedAtSeconds = this.#nowSeconds()
+  }
+
+  /** The agent has made a call. */
+  seen(agentId: SpiffeId): void {
+    this.#holding(agentId).lastSeenSeconds = this.#nowSeconds()
+  }
+
+  /** What the agent says replaces all that was known. */
+  report(agentId: SpiffeId, report: HoldingsReport): void {
+    const holding = this.#holding(agentId)
+    holding.report = report
+    holding.handedOut.clear()
+    this.#tell()
+  }
+
+  /** The agent was given the own bundle with this sequence number. */
+  bundleServed(agentId: SpiffeId, sequenceNumber: bigint): void {
+    const holding = this.#holding(agentId)
+    holding.taken = holding.served
+    holding.served = sequenceNumber
+    this.#tell()
+  }
+
+  /** The agent was given an SVID, in place of the one it had for the same entry. */
+  handedOut(agentId: SpiffeId, svid: HandedOut): void {
+    const holding = this.#holding(agentId)
+    if (holding.report !== undefined) return
+    holding.handedOut.set(svid.entryId, svid)
+    this.#tell()
+  }
+
+  /** An SVID was signed for an operator, who is not asked to replace it. */
+  minted(authorityId: string, expiresAtSeconds: number): void {
+    const known = this.#minted.get(authorityId) ?? 0
+    if (expiresAtSeconds > known) this.#minted.set(authorityId, expiresAtSeconds)
+  }
+
+  /** The server shows an SVID of this authority from now on. */
+  serverUses(authorityId: string): void {
+    this.#serverAuthorityId = authorityId
+    this.#tell()
+  }
+
+  survey(sequenceNumber: bigint): Survey {
+    let live = 0
+    let away = 0
+    const lacking: SpiffeId[] = []
+    for (const node of this.#valid()) {
+      if (!this.#isLive(node)) {
+        away += 1
+        continue
+      }
+      live += 1
+      if (this.#heldSequence(node.agentId) < sequenceNumber) lacking.push(node.agentId)
+    }
+    return { live, lacking, away }
+  }
+
+  dependents({
+    authorityId,
+    sinceSeconds,
+  }: {
+    readonly authorityId: string
+    readonly sinceSeconds: number
+  }): Dependents {
+    const nowSeconds = this.#nowSeconds()
+    const nodes: SpiffeId[] = []
+    const unknown: SpiffeId[] = []
+    let svids = 0
+    for (const node of this.#options.nodes.all) {
+      if (isBanned(node)) continue
+      const { agentId } = node
+      const held = this.#svidsOf(agentId, authorityId, nowSeconds)
+      svids += held
+      if (held > 0) nodes.push(agentId)
+      else if (sinceSeconds < this.#startedAtSeconds && this.#mayHoldMore(node, nowSeconds)) {
+        unknown.push(agentId)
+      }
+    }
+    const mintedUntilSeconds = this.#minted.get(authorityId) ?? 0
+    return {
+      nodes,
+      svids,
+      unknown,
+      server: this.#serverAuthorityId === authorityId,
+      mintedUntilSeconds: mintedUntilSeconds > nowSeconds ? mintedUntilSeconds : 0,
+    }
+  }
+
+  onChange(listener: () => void): Disposable {
+    // A function of its own, so that one listener can be added twice.
+    const own = (): void => listener()
+    this.#listeners.add(own)
+    return { [Symbol.dispose]: () => void this.#listeners.delete(own) }
+  }
+
+  /** Forgets nodes that are no more. */
+  prune(): void {
+    for (const agentId of this.#holdings.keys()) {
+      if (this.#options.nodes.node(agentId) === undefined) this.#holdings.delete(agentId)
+    }
+    const nowSeconds = this.#nowSeconds()
+    for (const [authorityId, untilSeconds] of this.#minted) {
+      if (untilSeconds <= nowSeconds) this.#minted.delete(authorityId)
+    }
+  }
+
+  /** Nodes that could act now. */
+  *#valid(): Generator<AttestedNodeRecord> {
+    const nowSeconds = this.#nowSeconds()
+    for (const node of this.#options.nodes.all) {
+      if (!isBanned(node) && endOf(node) > nowSeconds) yield node
+    }
+  }
+
+  /** What it was given before the server started is not known. */
+  #mayHoldMore(node: AttestedNodeRecord, nowSeconds: number): boolean {
+    return endOf(node) > nowSeconds && this.#holdings.get(node.agentId)?.report === undefined
+  }
+
+  #isLive({ agentId }: AttestedNodeRecord): boolean {
+    if (this.#options.isConnected(agentId)) return true
+    const heardSeconds = this.#holdings.get(agentId)?.lastSeenSeconds ?? this.#startedAtSeconds
+    return this.#nowSeconds() - heardSeconds < liveSeconds
+  }
+
+  #heldSequence(agentId: SpiffeId): bigint {
+    const holding = this.#holdings.get(agentId)
+    if (holding === undefined) return -1n
+    return holding.report?.bundleSequenceNumber ?? holding.taken
+  }
+
+  #svidsOf(agentId: SpiffeId, authorityId: string, nowSeconds: number): number {
+    const holding = this.#holdings.get(agentId)
+    if (holding?.report !== undefined) {
+      const use = holding.report.authorities.find((one) => one.authorityId === authorityId)
+      return use !== undefined && use.expiresAtSeconds > nowSeconds ? use.svids : 0
+    }
+    let svids = 0
+    for (const one of holding?.handedOut.values() ?? []) {
+      if (one.authorityId === authorityId && one.expiresAtSeconds > nowSeconds) svids += 1
+    }
+    return svids
+  }
+
+  #holding(agentId: SpiffeId): Holding {
+    let holding = this.#holdings.get(agentId)
+    if (holding === undefined) {
+      holding = {
+        lastSeenSeconds: this.#nowSeconds(),
+        report: undefined,
+        served: -1n,
+        taken: -1n,
+        handedOut: new Map(),
+      }
+      this.#holdings.set(agentId, holding)
+    }
+    return holding
+  }
+
+  #tell(): void {
+    for (const listener of this.#listeners) listener()
+  }
+
+  #nowSeconds(): number {
+    return Math.floor(this.#options.clock.now().epochMilliseconds / 1000)
+  }
+}
+
+/** When the last SVID of the agent expires, Unix time. */
+const endOf = ({ expiresAtSeconds, newExpiresAtSeconds }: AttestedNodeRecord): number =>
+  Math.max(expiresAtSeconds, newExpiresAtSeconds)
