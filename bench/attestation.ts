@@ -58,7 +58,7 @@ export async function tpmAttestation(
     concurrency: 1,
     async call() {
       using connection = connectTls({ host, port, verifyServer: () => {}, clock, pinned: true })
-      await attestNode({ connection, attestor, signal })
+      await attestNode({ connection, attestor, keyType: 'ec-p256', signal })
     },
   }
   // A software TPM does some ten of them a second.

@@ -148,6 +148,8 @@ async function openParts(
       issuerIdOf: (chain) =>
         identities.bundles.issuerIdOf(chain, Math.trunc(clock.now().epochMilliseconds / 1000)),
       requirePqKem: config.require_pq_kem,
+      profile: config.crypto_profile,
+      onConnected: (group) => metrics.tlsConnection(group),
       workloadKeyType: config.workload_x509_svid_key_type,
       syncInterval: Temporal.Duration.from({ seconds: config.sync_interval }),
       agentVersion: version,

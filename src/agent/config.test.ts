@@ -31,6 +31,14 @@ test('agentConfigSchema fills in every default', () => {
   assert.deepEqual(configWarnings(config), [])
 })
 
+test('agentConfigSchema has P-384 keys alone with the crypto_profile cnsa2', () => {
+  const cnsa2 = `${minimal}crypto_profile: cnsa2\n`
+  assert.equal(parse(minimal).workload_x509_svid_key_type, 'ec-p256')
+  assert.equal(parse(cnsa2).workload_x509_svid_key_type, 'ec-p384')
+  const other = `${cnsa2}workload_x509_svid_key_type: rsa-2048\n`
+  assert.throws(() => parse(other), /workload_x509_svid_key_type is rsa-2048, and/)
+})
+
 test('agentConfigSchema wants exactly one way to trust the server', () => {
   assert.throws(() => parse(without('trust_bundle_path')), /exactly one of trust_bundle_path/)
   assert.throws(() => parse(`${minimal}insecure_bootstrap: true\n`), /exactly one of/)

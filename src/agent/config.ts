@@ -88,8 +88,10 @@ export const agentConfigSchema = object(
       .default({})
       .describe('How local processes are told apart.'),
     workload_x509_svid_key_type: choice('ec-p256', 'ec-p384', 'rsa-2048')
-      .default('ec-p256')
-      .describe('Key type of workloads’ X.509-SVIDs.'),
+      .optional()
+      .describe(
+        'Key type of workloads’ X.509-SVIDs. Default: ec-p256, and ec-p384 with the crypto_profile cnsa2.',
+      ),
     x509_svid_cache_max_size: integer({ min: 1, max: 1_000_000 })
       .default(1000)
       .describe('How many X.509-SVIDs are held ready. Those that a workload is using come on top.'),
@@ -109,7 +111,14 @@ export const agentConfigSchema = object(
       ),
     require_pq_kem: boolean()
       .default(false)
-      .describe('Talk only to a server that does the key agreement X25519MLKEM768.'),
+      .describe(
+        'Talk only to a server that does the key agreement X25519MLKEM768 or SecP384r1MLKEM1024.',
+      ),
+    crypto_profile: choice('default', 'cnsa2')
+      .default('default')
+      .describe(
+        'Which algorithms are used. `cnsa2`, after CNSA 2.0: P-384 keys, and TLS with SecP384r1MLKEM1024 and AES-256 alone.',
+      ),
     health_checks: object({
       bind_address: ip().default('127.0.0.1'),
       bind_port: port({ ephemeral: true }).default(8080),
@@ -139,7 +148,7 @@ export const agentConfigSchema = object(
       ),
   },
   { exactlyOne: [['trust_bundle_path', 'trust_bundle_url', 'insecure_bootstrap']] },
-).as(checkTogether)
+).as(resolveConfig)
 
 /** What agent.yaml says, checked, with every default filled in. Durations are in seconds, paths absolute. */
 export type AgentConfig = Value<typeof agentConfigSchema>
@@ -166,21 +175,35 @@ export function configWarnings(config: AgentConfig): readonly string[] {
 }
 
 interface Written {
+  readonly workload_x509_svid_key_type: 'ec-p256' | 'ec-p384' | 'rsa-2048' | undefined
+  readonly crypto_profile: 'default' | 'cnsa2'
   readonly insecure_bootstrap: boolean | undefined
   readonly socket_path: string
   readonly socket_aliases: readonly string[]
   readonly admin_socket_path: string | undefined
 }
 
-/** @throws SyntaxError when keys contradict each other. */
-function checkTogether<W extends Written>(written: W): W {
+/** Fills in the default that follows from another key. @throws SyntaxError when keys contradict each other. */
+function resolveConfig<W extends Written>(written: W) {
+  checkTogether(written)
+  const { crypto_profile, workload_x509_svid_key_type: given } = written
+  const keyType = given ?? (crypto_profile === 'cnsa2' ? 'ec-p384' : 'ec-p256')
+  if (crypto_profile === 'cnsa2' && keyType !== 'ec-p384') {
+    throw new SyntaxError(
+      `workload_x509_svid_key_type is ${keyType}, and the crypto_profile cnsa2 has ec-p384 alone`,
+    )
+  }
+  return { ...written, workload_x509_svid_key_type: keyType }
+}
+
+function checkTogether(written: Written): void {
   if (written.insecure_bootstrap === false) {
     throw new SyntaxError(
       'insecure_bootstrap is false and nothing else says how to trust the server: give trust_bundle_path or trust_bundle_url',
     )
   }
   const { admin_socket_path: admin } = written
-  if (admin === undefined) return written
+  if (admin === undefined) return
   for (const socket of [written.socket_path, ...written.socket_aliases]) {
     const folder = dirname(socket)
     if (dirname(admin) === folder || admin.startsWith(folder === sep ? sep : folder + sep)) {
@@ -189,7 +212,6 @@ function checkTogether<W extends Written>(written: W): W {
       )
     }
   }
-  return written
 }
 
 function parseHttpsUrl(written: string): URL {

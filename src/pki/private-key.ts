@@ -5,7 +5,8 @@ import { bitString, contextConstructed, integer, octetString, oid, sequence } fr
 import { curves, ecPublicKeyInfo } from './public-key.ts'
 
 /** Keys that Assay makes, by SPIRE's names of `ca_key_type`. */
-export type KeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096'
+export type KeyType = EcKeyType | 'rsa-2048' | 'rsa-4096'
+export type EcKeyType = 'ec-p256' | 'ec-p384'
 
 export interface KeyPair {
   readonly privateKey: KeyObject
@@ -25,7 +26,7 @@ export async function generateKeyPair(type: KeyType): Promise<KeyPair> {
 }
 
 /** {@link generateKeyPair} for callers that make many: nothing is awaited. */
-export function generateEcKeyPair(type: 'ec-p256' | 'ec-p384'): KeyPair {
+export function generateEcKeyPair(type: EcKeyType): KeyPair {
   const namedCurve = ecCurves[type]
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve })
   return { privateKey, publicKey: ecPublicKeyInfo(namedCurve, rawPoint(publicKey)) }

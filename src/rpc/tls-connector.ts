@@ -2,7 +2,16 @@ import { isIP, type Socket } from 'node:net'
 import { connect, createSecureContext, type SecureContext, type TLSSocket } from 'node:tls'
 import { CallCredentials, ChannelCredentials } from '@grpc/grpc-js'
 import { AssayError } from '#base/errors.ts'
-import { exportKeyingMaterial, peerChain, secureContextOptions, type TlsIdentity } from './tls.ts'
+import {
+  exportKeyingMaterial,
+  negotiatedGroup,
+  offeredGroups,
+  peerChain,
+  secureContextOptions,
+  type TlsIdentity,
+  type TlsProfile,
+  type TlsRequirements,
+} from './tls.ts'
 
 export interface TlsConnectorOptions {
   /** A host name or an IP address. */
@@ -14,8 +23,12 @@ export interface TlsConnectorOptions {
   readonly identity?: TlsIdentity
   /** Decides about the server's certificates (DER, the leaf first, nothing verified yet): throws to refuse. */
   readonly verifyServer: (chain: readonly Uint8Array[]) => void | Promise<void>
-  /** Refuses servers that cannot do X25519MLKEM768. Default false. */
+  /** Refuses servers that cannot do a hybrid key agreement. Default false. */
   readonly requirePqKem?: boolean
+  /** Default `default`. */
+  readonly profile?: TlsProfile
+  /** Told of each connection the group its keys are from. Must not throw. */
+  readonly onConnected?: (group: string) => void
   /** Once connected, never connect again: when the connection is lost, every call fails. Default false. */
   readonly pinned?: boolean
 }
@@ -32,13 +45,15 @@ export class TlsConnector {
   lastError: Error | undefined
   readonly #options: TlsConnectorOptions
   readonly #context: SecureContext
+  readonly #requirements: TlsRequirements
   #socket: TLSSocket | undefined
   #used = false
 
   constructor(options: TlsConnectorOptions) {
-    const { identity, requirePqKem = false } = options
+    const { identity, requirePqKem = false, profile = 'default' } = options
     this.#options = options
-    this.#context = createSecureContext(secureContextOptions({ identity, requirePqKem }))
+    this.#requirements = { requirePqKem, profile }
+    this.#context = createSecureContext(secureContextOptions({ identity, ...this.#requirements }))
     this.credentials = new OwnTlsCredentials((socket) => this.#secure(socket))
   }
 
@@ -57,6 +72,7 @@ export class TlsConnector {
     try {
       this.#refuseSecond()
       const secured = await this.#handshake(socket)
+      this.#options.onConnected?.(negotiatedGroup(secured))
       await this.#options.verifyServer(serverChain(secured))
       this.#refuseSecond()
       if (secured.destroyed) throw new AssayError('unavailable', 'the server closed the connection')
@@ -80,6 +96,16 @@ export class TlsConnector {
     }
   }
 
+  #explain(error: Error): Error {
+    if (!isHandshakeFailure(error)) return error
+    const offered = offeredGroups(this.#requirements).join(', ')
+    return new AssayError(
+      'unavailable',
+      `the server accepts nothing of what this end offers: key agreement by ${offered}; compare require_pq_kem and crypto_profile of both`,
+      { reason: 'no-common-key-agreement', cause: error },
+    )
+  }
+
   #handshake(socket: Socket): Promise<TLSSocket> {
     const { host, serverName = isIP(host) === 0 ? host : '' } = this.#options
     return new Promise((resolve, reject) => {
@@ -92,13 +118,17 @@ export class TlsConnector {
         rejectUnauthorized: false,
       })
       secured.once('secureConnect', () => resolve(secured))
-      secured.on('error', reject)
+      secured.on('error', (error) => reject(this.#explain(error)))
       secured.once('close', () =>
         reject(new Error('the server closed the connection in the handshake')),
       )
     })
   }
 }
+
+/** The server's refusal of everything that was offered. TLS has no more than this one word for it. */
+const isHandshakeFailure = (error: Error): boolean =>
+  'code' in error && error.code === 'ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE'
 
 function serverChain(socket: TLSSocket): readonly Uint8Array[] {
   if (socket.alpnProtocol !== 'h2') {

@@ -5,7 +5,16 @@ import { AssayError, messageOf } from '#base/errors.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TlsPeer } from './call.ts'
 import type { Listener, ListenerLimits, ListenerOptions } from './listener.ts'
-import { exportKeyingMaterial, peerChain, secureContextOptions, type TlsIdentity } from './tls.ts'
+import {
+  exportKeyingMaterial,
+  hasNoCommonGroup,
+  negotiatedGroup,
+  offeredGroups,
+  peerChain,
+  secureContextOptions,
+  type TlsIdentity,
+  type TlsProfile,
+} from './tls.ts'
 
 /** What a client's certificates have been found to say. */
 export interface VerifiedClient {
@@ -29,11 +38,20 @@ export interface ListenTlsOptions extends ListenerLimits {
    * closes the connection. A client that shows none is let in without an ID.
    */
   readonly verifyClient: (chain: readonly Uint8Array[]) => VerifiedClient | Promise<VerifiedClient>
-  /** Refuses clients that cannot do X25519MLKEM768. Default false. */
+  /** Refuses clients that cannot do a hybrid key agreement. Default false. */
   readonly requirePqKem?: boolean
+  /** Default `default`. */
+  readonly profile?: TlsProfile
+  /** Told of every handshake, for counting: the group its keys are from, or that it failed. Must not throw. */
+  readonly onHandshake?: (outcome: TlsHandshake) => void
   /** Default 10 s. */
   readonly handshakeTimeoutMs?: number
 }
+
+/** How a handshake ended: with keys of `group`; without any, for want of a common group or otherwise. */
+export type TlsHandshake =
+  | { readonly group: string }
+  | { readonly failure: 'no-common-group' | 'other' }
 
 /** A TLS socket that is being served. */
 export interface TlsListener {
@@ -51,8 +69,10 @@ export async function listenTls(
   listener: Listener,
   log: ListenerOptions['log'],
 ): Promise<TlsListener> {
-  const { requirePqKem = false, handshakeTimeoutMs = 10_000 } = options
-  const context = () => secureContextOptions({ identity: options.identity(), requirePqKem })
+  const { requirePqKem = false, profile = 'default', handshakeTimeoutMs = 10_000 } = options
+  const { onHandshake = () => {} } = options
+  const requirements = { requirePqKem, profile }
+  const context = () => secureContextOptions({ identity: options.identity(), ...requirements })
   const server = createServer({
     ...context(),
     ALPNProtocols: ['h2'],
@@ -66,11 +86,18 @@ export async function listenTls(
   })
   listener.attach(server)
   server.on('tlsClientError', (error, socket) => {
-    log.debug({ error, address: socket.remoteAddress }, 'a TLS handshake failed')
+    const address = socket.remoteAddress
+    const isGroup = hasNoCommonGroup(error)
+    onHandshake({ failure: isGroup ? 'no-common-group' : 'other' })
+    if (isGroup) {
+      const wanted = offeredGroups(requirements).join(', ')
+      log.info({ address, wanted }, 'a TLS client is refused: it offers no key agreement of ours')
+    } else log.debug({ error, address }, 'a TLS handshake failed')
     socket.destroy()
   })
   const clients = new Clients(options, log)
   server.on('secureConnection', (socket) => {
+    onHandshake({ group: negotiatedGroup(socket) })
     void admitClient(socket, clients, listener).catch((error: unknown) => {
       log.info({ error, address: socket.remoteAddress }, 'a TLS client is refused')
       socket.destroy()

@@ -8,6 +8,7 @@ import {
 import { describe, it } from 'node:test'
 import {
   connect as connectNodeTls,
+  createServer as createNodeTls,
   type ConnectionOptions as NodeTlsOptions,
   type TLSSocket,
 } from 'node:tls'
@@ -15,6 +16,7 @@ import { AssayError } from '#base/errors.ts'
 import { silentLog } from '#base/log.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { verifyChain } from '#pki/chain.ts'
+import { encodePem } from '#pki/pem.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
 import {
   type Issued,
@@ -30,7 +32,7 @@ import { HealthDefinition } from './gen/grpc/health/v1/health.ts'
 import { AgentDefinition } from './gen/spire/api/server/agent/v1/agent.ts'
 import type { RpcServer } from './server.ts'
 import type { TlsIdentity } from './tls.ts'
-import type { ListenTlsOptions, TlsListener, VerifiedClient } from './tls-listener.ts'
+import type { ListenTlsOptions, TlsHandshake, TlsListener, VerifiedClient } from './tls-listener.ts'
 
 const authority = newAuthority('example.org')
 const otherAuthority = newAuthority('example.org')
@@ -272,6 +274,80 @@ describe('RpcServer on TLS', () => {
     const refused = await handshake(strict.listener.port, { ecdhCurve: 'X25519' })
     assert.equal(refused.getProtocol() === 'TLSv1.3' && !refused.destroyed, false)
     await check(strict.connect({ requirePqKem: true }))
+  })
+
+  it('tells both ends the group of every connection, and the server of the failures', async () => {
+    const outcomes: TlsHandshake[] = []
+    const onHandshake = (outcome: TlsHandshake) => void outcomes.push(outcome)
+    await using strict = await serveTls({ requirePqKem: true, onHandshake })
+    const groups: string[] = []
+    const onConnected = (group: string) => void groups.push(group)
+    await check(strict.connect({ onConnected }))
+    await check(strict.connect({ profile: 'cnsa2', onConnected }))
+    ;(await handshake(strict.listener.port, { ecdhCurve: 'X25519' })).destroy()
+    ;(await handshake(strict.listener.port, { maxVersion: 'TLSv1.2' })).destroy()
+    await until(() => outcomes.length === 4)
+    assert.deepEqual(groups, ['X25519MLKEM768', 'SecP384r1MLKEM1024'])
+    assert.deepEqual(outcomes, [
+      { group: 'X25519MLKEM768' },
+      { group: 'SecP384r1MLKEM1024' },
+      { failure: 'no-common-group' },
+      { failure: 'other' },
+    ])
+  })
+
+  for (const [group, name] of [
+    ['X25519', 'X25519'],
+    ['prime256v1', 'P-256'],
+  ] as const) {
+    it(`names the classical group ${name}`, async () => {
+      const outcomes: TlsHandshake[] = []
+      await using lenient = await serveTls({
+        onHandshake: (outcome) => void outcomes.push(outcome),
+      })
+      const socket = await handshake(lenient.listener.port, { ecdhCurve: group })
+      await until(() => outcomes.length === 1)
+      socket.destroy()
+      assert.deepEqual(outcomes, [{ group: name }])
+    })
+  }
+
+  it('with the profile cnsa2 agrees by SecP384r1MLKEM1024 and AES-256 alone, and serves default peers', async () => {
+    await using served = await serveTls({ profile: 'cnsa2' })
+    await check(served.connect({ profile: 'cnsa2' }))
+    // A peer that has not moved over yet has this key agreement in its list.
+    await check(served.connect())
+    const old = await handshake(served.listener.port, { ecdhCurve: 'X25519MLKEM768' })
+    assert.equal(old.destroyed, true)
+    const weak = await handshake(served.listener.port, {
+      ecdhCurve: 'SecP384r1MLKEM1024',
+      ciphers: 'TLS_AES_128_GCM_SHA256',
+    })
+    assert.equal(weak.destroyed, true)
+  })
+
+  it('says which key agreements it offered when a server takes none of them', async () => {
+    const server = createNodeTls({
+      key: serverIdentity.key.export({ type: 'pkcs8', format: 'pem' }),
+      cert: encodePem('CERTIFICATE', serverIdentity.certificates[0] as Uint8Array),
+      ecdhCurve: 'X25519',
+    })
+    server.on('tlsClientError', () => {}).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const connection = connectTls({
+      host: '127.0.0.1',
+      port,
+      clock,
+      requirePqKem: true,
+      verifyServer: () => {},
+    })
+    await assert.rejects(check(connection), {
+      reason: 'no-common-key-agreement',
+      message: /key agreement by X25519MLKEM768, SecP384r1MLKEM1024; compare require_pq_kem/,
+    })
+    connection.close()
+    server.close()
   })
 
   it('refuses TLS 1.2 and a client that does not offer HTTP/2', async () => {

@@ -74,6 +74,14 @@ test('serverConfigSchema names every mistake with its place', () => {
   )
 })
 
+test('serverConfigSchema has P-384 keys alone with the crypto_profile cnsa2', () => {
+  const cnsa2 = `${least}key_manager: { memory: {} }\ncrypto_profile: cnsa2\n`
+  const { ca_key_type, jwt_key_type } = parse(cnsa2)
+  assert.deepEqual([ca_key_type, jwt_key_type], ['ec-p384', 'ec-p384'])
+  assert.throws(() => parse(`${cnsa2}ca_key_type: rsa-4096\n`), /ca_key_type is rsa-4096, and/)
+  assert.throws(() => parse(`${cnsa2}jwt_key_type: ec-p256\n`), /jwt_key_type is ec-p256, and/)
+})
+
 test('serverConfigSchema has no default key manager', () => {
   assert.throws(() => parse(least), /key_manager: is missing/)
 })

@@ -89,8 +89,10 @@ export const serverConfigSchema = object({
     .default('24h')
     .describe('Lifetime of the X.509 authority and of JWT signing keys.'),
   ca_key_type: keyType()
-    .default('ec-p256')
-    .describe('Key type of the X.509 authority and of the server’s own SVID.'),
+    .optional()
+    .describe(
+      'Key type of the X.509 authority and of the server’s own SVID. Default: ec-p256, and ec-p384 with the crypto_profile cnsa2.',
+    ),
   jwt_key_type: keyType()
     .optional()
     .describe('Key type of JWT signing keys. Default: that of ca_key_type.'),
@@ -174,7 +176,14 @@ export const serverConfigSchema = object({
     .describe('One record of each call that changes, issues or refuses something.'),
   require_pq_kem: boolean()
     .default(false)
-    .describe('Turn agents away that cannot agree on keys with X25519MLKEM768.'),
+    .describe(
+      'Turn agents away that cannot agree on keys with X25519MLKEM768 or SecP384r1MLKEM1024.',
+    ),
+  crypto_profile: choice('default', 'cnsa2')
+    .default('default')
+    .describe(
+      'Which algorithms are used. `cnsa2`, after CNSA 2.0: P-384 keys, TLS with SecP384r1MLKEM1024 and AES-256 alone, and ML-DSA-87 where pq_signatures is on. The same in agent.yaml.',
+    ),
   max_connections: integer({ min: 1, max: 1_000_000 })
     .default(20_000)
     .describe('The most TLS connections that are open at once.'),
@@ -186,20 +195,29 @@ export type ServerConfig = Value<typeof serverConfigSchema>
 interface Written {
   readonly data_dir: string
   readonly default_x509_svid_ttl: number
-  readonly ca_key_type: Value<ReturnType<typeof keyType>>
+  readonly ca_key_type: Value<ReturnType<typeof keyType>> | undefined
+  readonly crypto_profile: 'default' | 'cnsa2'
   readonly agent_ttl: number | undefined
   readonly jwt_key_type: Value<ReturnType<typeof keyType>> | undefined
   readonly datastore: { readonly kind: 'sqlite'; readonly path: string | undefined }
   readonly key_manager: Value<typeof keyManagerSchema>
 }
 
-/** Fills in the defaults that follow from other keys. */
+/** Fills in the defaults that follow from other keys. @throws SyntaxError when keys contradict each other. */
 function resolveConfig<W extends Written>(written: W) {
-  const { data_dir, datastore, key_manager } = written
+  const { data_dir, datastore, key_manager, crypto_profile } = written
+  const caKeyType = written.ca_key_type ?? (crypto_profile === 'cnsa2' ? 'ec-p384' : 'ec-p256')
+  const jwtKeyType = written.jwt_key_type ?? caKeyType
+  for (const [key, type] of Object.entries({ ca_key_type: caKeyType, jwt_key_type: jwtKeyType })) {
+    if (crypto_profile === 'cnsa2' && type !== 'ec-p384') {
+      throw new SyntaxError(`${key} is ${type}, and the crypto_profile cnsa2 has ec-p384 alone`)
+    }
+  }
   return {
     ...written,
+    ca_key_type: caKeyType,
     agent_ttl: written.agent_ttl ?? written.default_x509_svid_ttl,
-    jwt_key_type: written.jwt_key_type ?? written.ca_key_type,
+    jwt_key_type: jwtKeyType,
     datastore: { ...datastore, path: datastore.path ?? join(data_dir, 'datastore.sqlite3') },
     key_manager:
       key_manager.kind === 'disk'

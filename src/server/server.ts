@@ -79,6 +79,7 @@ interface Parts {
   readonly probe: DatastoreProbe
   readonly health: Health
   readonly holdings: NodeHoldings
+  readonly metrics: Metrics
   /** For processes on this machine, and for everybody else. */
   readonly local: RpcServer
   readonly remote: RpcServer
@@ -178,7 +179,7 @@ export class Server implements AsyncDisposable {
   }
 
   async #listenTls(): Promise<void> {
-    const { config, process, remote, serverSvid, bundles } = this.#parts
+    const { config, process, remote, serverSvid, bundles, metrics } = this.#parts
     const { trust_domain: trustDomain, bind_address: address, bind_port: port } = config
     this.#tls = await remote.listenTls({
       address,
@@ -195,6 +196,11 @@ export class Server implements AsyncDisposable {
         clock: process.clock,
       }),
       requirePqKem: config.require_pq_kem,
+      profile: config.crypto_profile,
+      onHandshake: (outcome) => {
+        if ('group' in outcome) metrics.tlsConnection(outcome.group)
+        else metrics.tlsHandshakeFailure(outcome.failure)
+      },
       maxConnections: config.max_connections,
       strangers: attestingStrangers,
       keepaliveMs: 60_000,
@@ -390,6 +396,7 @@ async function openParts(
     probe,
     health,
     holdings,
+    metrics,
     local,
     remote,
     healthPort,

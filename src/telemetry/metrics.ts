@@ -22,6 +22,9 @@ const help = {
   assay_datastore_revision: 'Revision of the last change seen.',
   assay_key_manager_state: '1 for the state the key manager is in, 0 for the others.',
   assay_expiry_timestamp_seconds: 'Unix time at which something expires, by what it is.',
+  assay_tls_connections_total:
+    'TLS connections made between agent and server, by the group their keys are from.',
+  assay_tls_handshake_failures_total: 'TLS handshakes that failed at this server, by reason.',
   assay_server_reachable: '1 while the agent has its stream to the server.',
 } as const
 
@@ -63,6 +66,8 @@ export class Metrics {
   readonly #datastoreRevision = this.#gauge('assay_datastore_revision')
   readonly #keyManagerState = this.#gauge('assay_key_manager_state', 'state')
   readonly #expiry = this.#gauge('assay_expiry_timestamp_seconds', 'what')
+  readonly #tlsConnections = this.#counter('assay_tls_connections_total', 'group')
+  readonly #tlsFailures = this.#counter('assay_tls_handshake_failures_total', 'reason')
   readonly #serverReachable = this.#gauge('assay_server_reachable')
   readonly #collectors: (() => void)[] = []
 
@@ -168,6 +173,15 @@ export class Metrics {
   /** Unix time, in seconds. */
   expiry(what: Expiring, atSeconds: number): void {
     this.#expiry.set({ what }, atSeconds)
+  }
+
+  /** `group` by its name in TLS: `X25519MLKEM768`. */
+  tlsConnection(group: string): void {
+    this.#tlsConnections.inc({ group })
+  }
+
+  tlsHandshakeFailure(reason: 'no-common-group' | 'other'): void {
+    this.#tlsFailures.inc({ reason })
   }
 
   serverReachable(isReachable: boolean): void {

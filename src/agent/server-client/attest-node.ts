@@ -1,5 +1,5 @@
 import { AssayError } from '#base/errors.ts'
-import { generateEcKeyPair } from '#pki/private-key.ts'
+import { type EcKeyType, generateEcKeyPair } from '#pki/private-key.ts'
 import type { Connection } from '#rpc/client.ts'
 import type { BidiCall } from '#rpc/client-call.ts'
 import {
@@ -23,10 +23,11 @@ const maxChallenges = 8
 export async function attestNode(options: {
   readonly connection: Connection
   readonly attestor: NodeAttestor
+  readonly keyType: EcKeyType
   readonly signal: AbortSignal
 }): Promise<AgentIdentity> {
-  const { connection, attestor, signal } = options
-  const pair = generateEcKeyPair('ec-p256')
+  const { connection, attestor, keyType, signal } = options
+  const pair = generateEcKeyPair(keyType)
   await connection.connect({ signal })
   await using attestation = await attestor.attest({
     csrPublicKey: pair.publicKey,

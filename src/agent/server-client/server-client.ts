@@ -2,12 +2,13 @@ import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
-import { generateEcKeyPair, type KeyType } from '#pki/private-key.ts'
+import { type EcKeyType, generateEcKeyPair, type KeyType } from '#pki/private-key.ts'
 import { type Connection, connectTls } from '#rpc/client.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
+import type { TlsProfile } from '#rpc/tls.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { AgentEntry } from '../manager/agent-entry.ts'
@@ -36,6 +37,10 @@ export interface ServerClientOptions {
   /** Names the authority that a chain (DER, leaf first) ends at. */
   readonly issuerIdOf: (chain: readonly Uint8Array[]) => string
   readonly requirePqKem: boolean
+  /** Also decides the type of the agent's own key. */
+  readonly profile: TlsProfile
+  /** Told of each connection the group its keys are from. */
+  readonly onConnected: (group: string) => void
   readonly workloadKeyType: KeyType
   /** How often a server without a feed is asked. */
   readonly syncInterval: Temporal.Duration
@@ -52,6 +57,9 @@ const longestSilence = Temporal.Duration.from({ seconds: 100 })
 const longestReconnectMs = 5_000
 /** What was under way over a connection that is being replaced may still end. */
 const farewell = Temporal.Duration.from({ seconds: 5 })
+
+const agentKeyType = (profile: TlsProfile): EcKeyType =>
+  profile === 'cnsa2' ? 'ec-p384' : 'ec-p256'
 
 /** The server, as its agent knows it. One connection is used for everything, and made anew with each identity. */
 export class ServerClient implements Issuer, Disposable {
@@ -89,14 +97,15 @@ export class ServerClient implements Issuer, Disposable {
     signal: AbortSignal,
   ): Promise<{ readonly identity: AgentIdentity; readonly bundle: Bundle }> {
     using connection = this.#connect({ pinned: true })
-    const identity = await attestNode({ connection, attestor, signal })
+    const keyType = agentKeyType(this.#options.profile)
+    const identity = await attestNode({ connection, attestor, keyType, signal })
     const bundle = await this.#fetchBundle(connection, signal)
     return { identity, bundle }
   }
 
   /** Extends an identity that cannot be attested again, with a fresh key. */
   async renew(current: AgentIdentity, signal: AbortSignal): Promise<AgentIdentity> {
-    const pair = generateEcKeyPair('ec-p256')
+    const pair = generateEcKeyPair(agentKeyType(this.#options.profile))
     const { svid } = await this.#live()
       .client(AgentDefinition)
       .renewAgent({ params: { csr: certificateRequest(pair) } }, { signal, timeoutMs: callLimitMs })
@@ -209,13 +218,16 @@ export class ServerClient implements Issuer, Disposable {
   }
 
   #connect({ pinned }: { readonly pinned: boolean }): Connection {
-    const { host, port, trustDomain, trust, requirePqKem, clock } = this.#options
+    const { host, port, trustDomain, trust, requirePqKem, profile, onConnected, clock } =
+      this.#options
     const identity = pinned ? undefined : this.#identity
     return connectTls({
       host,
       port,
       clock,
       requirePqKem,
+      profile,
+      onConnected,
       pinned,
       maxReconnectMs: longestReconnectMs,
       verifyServer: (chain) =>
