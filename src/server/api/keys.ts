@@ -116,11 +116,13 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
   }
 
   function authorityMessage(state: AuthorityState): Key {
-    const { authorityId, issuedAtSeconds } = state
-    const dependents =
-      state.kind === 'x509'
-        ? holdings.dependents({ authorityId, sinceSeconds: issuedAtSeconds })
-        : undefined
+    const { authorityId, publishedId, issuedAtSeconds } = state
+    // Of several below one root the active one stands for all: agents tell roots apart.
+    const isCounted =
+      state.kind === 'x509' && (state.state === 'active' || authorityId === publishedId)
+    const dependents = isCounted
+      ? holdings.dependents({ authorityId: publishedId, sinceSeconds: issuedAtSeconds })
+      : undefined
     return {
       id: state.keyId,
       type: state.keyType,
