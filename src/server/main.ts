@@ -80,6 +80,7 @@ async function validate(config: ServerConfig): Promise<number> {
   const problems = await namedFileProblems(config, {
     clock: new SystemClock(),
     random: new SystemRandom(),
+    monotonicMs: () => performance.now(),
   })
   for (const problem of problems) console.error(problem)
   return problems.length > 0 ? needsOperator : say('the configuration is valid')

@@ -1,17 +1,15 @@
 import { constants } from 'node:fs'
 import { access, stat } from 'node:fs/promises'
-import type { Clock } from '#base/clock.ts'
 import { messageOf } from '#base/errors.ts'
 import { silentLog } from '#base/log.ts'
-import type { Random } from '#base/random.ts'
-import { newUpstreamAuthority } from './catalog/built-ins.ts'
+import { type CatalogDependencies, newUpstreamAuthority } from './catalog/built-ins.ts'
 import { loadEndorsementAuthorities } from './catalog/endorsement-authorities.ts'
 import type { ServerConfig } from './config.ts'
 
 /** What is wrong with the files the configuration names, before a server is started on them. One line each. */
 export async function namedFileProblems(
   config: ServerConfig,
-  { clock, random }: { readonly clock: Clock; readonly random: Random },
+  process: Omit<CatalogDependencies, 'log'>,
 ): Promise<readonly string[]> {
   const { key_manager, node_attestors, upstream_authority } = config
   const problems: string[] = []
@@ -40,7 +38,7 @@ export async function namedFileProblems(
   if (upstream_authority?.kind === 'pkcs11') {
     await checkHsm('upstream_authority.pkcs11', upstream_authority)
   }
-  await using upstream = newUpstreamAuthority(config, { clock, random, log: silentLog })
+  await using upstream = newUpstreamAuthority(config, { ...process, log: silentLog })
   if (upstream !== undefined) {
     await check('upstream_authority', async () => void (await upstream.current()))
   }

@@ -433,7 +433,8 @@ export class AuthorityManager implements Disposable {
     const { roots } = (await this.#upstream?.look().catch(() => undefined)) ?? { roots: [] }
     const publish = (bundle: Bundle): Bundle =>
       roots.reduce((so, { raw }) => withX509Authority(so, raw), bundle)
-    if (publish(this.#bundle.present) !== this.#bundle.present) await this.#bundle.update(publish)
+    const { present } = this.#bundle
+    if (publish(present) !== present) await this.#bundle.update(publish)
   }
 
   /** @throws AssayError `failed-precondition` when the bundle has the root of another CA for that authority. */

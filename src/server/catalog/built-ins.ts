@@ -53,7 +53,7 @@ export async function openKeyManager(
 /** The upstream authority the configuration names; undefined: there is none. */
 export function newUpstreamAuthority(
   { upstream_authority: settings, trust_domain: trustDomain }: ServerConfig,
-  { clock, random, log }: CatalogDependencies,
+  { clock, monotonicMs, random, log }: CatalogDependencies,
 ): UpstreamAuthority | undefined {
   if (settings === undefined) return undefined
   const { cert_file_path: certFilePath, bundle_file_path: bundleFilePath } = settings
@@ -69,6 +69,7 @@ export function newUpstreamAuthority(
         tokenSerial: settings.token_serial,
         pinFile: settings.pin_file,
         keyLabel: settings.key_label,
+        monotonicMs,
         random,
       })
   }

@@ -28,11 +28,15 @@ export interface Pkcs11UpstreamOptions extends UpstreamFiles {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  /** Milliseconds from any fixed point, never going back. */
+  readonly monotonicMs: () => number
   /** Variables for the module, beside the well-known ones which are passed on from this process. */
   readonly environment?: Readonly<Record<string, string>>
 }
 
 const signLimitMs = 30_000
+/** A CA's key that signs nothing is seldom asked to prove itself: some HSMs keep an account of each use. */
+const keyProbeInterval = Temporal.Duration.from({ hours: 1 })
 
 /**
  * A CA whose key is in an HSM, with a signer process of its own. A token that cannot be opened is tried again at the
@@ -114,6 +118,8 @@ export class Pkcs11Upstream implements UpstreamAuthority {
           sessions: 1,
         },
         signLimitMs,
+        keyProbeInterval,
+        monotonicMs: this.#options.monotonicMs,
         clock,
         random,
         log,
