@@ -51,17 +51,14 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
 
     async *rotate(request: RotateRequest, context: CallContext): AsyncGenerator<ProgressMessage> {
       const kind = kindOf(request.kind)
-      const { retire, force, afterSeconds } = request
+      const { retire, force, afterSeconds, predecessorId } = request
       if (afterSeconds !== undefined && (afterSeconds < 0 || force)) {
         throw malformed('after_seconds', force ? 'with force there is no wait' : 'it is negative')
       }
       const notes = notesOf(context)
       notes.details = { kind, retire, force, afterSeconds }
-      for await (const progress of authorities.rotate(
-        kind,
-        { retire, force, afterSeconds },
-        context.signal,
-      )) {
+      const wishes = { retire, force, afterSeconds, predecessorId }
+      for await (const progress of authorities.rotate(kind, wishes, context.signal)) {
         notes.subject = progress.successorId || progress.predecessorId
         notes.details = {
           ...notes.details,

@@ -263,11 +263,11 @@ export class AuthorityManager implements Disposable {
     using _change = holders.onChange(() => news.wake())
     const { guided } = this.#kinds[kind]
     let told = ''
-    let progress: RotationProgress | undefined
+    let joined = wishes
     for (;;) {
       signal.throwIfAborted()
-      const last: RotationProgress | undefined = progress
-      progress = await this.#exclusively(() => guided.advance(wishes, last))
+      const progress = await this.#exclusively(() => guided.advance(joined))
+      joined = { ...wishes, predecessorId: progress.predecessorId }
       const telling = JSON.stringify(progress)
       if (telling !== told) yield progress
       told = telling
