@@ -130,7 +130,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
       expiresAt: state.expiresAtSeconds,
       nextEvent: state.nextEvent,
       nextEventAt: state.nextEventAtSeconds,
-      nodes: dependents?.nodes.length ?? 0,
+      nodes: dependents === undefined ? 0 : dependents.nodes.length + dependents.unknown.length,
       svids: dependents?.svids ?? 0,
       signedUntil: state.signedUntilSeconds,
       tainted: state.tainted,

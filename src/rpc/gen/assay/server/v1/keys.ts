@@ -120,7 +120,10 @@ export interface Key {
   /** What happens next to it and when: "activates", "is replaced", "leaves the bundle". Empty: nothing. */
   nextEvent: string;
   nextEventAt: number;
-  /** Nodes and X.509-SVIDs that depend on the authority, as far as known. */
+  /**
+   * Nodes that hold X.509-SVIDs of the authority, or may after a restart of the server, and how many these are as far
+   * as known.
+   */
   nodes: number;
   svids: number;
   /** Unix time at which the last of what it signed expires; zero: it has signed nothing. */
