@@ -14,6 +14,7 @@ import { openNodeAttestor, openWorkloadAttestors } from './catalog/built-ins.ts'
 import { type AgentConfig, configWarnings } from './config.ts'
 import { openEndpoints } from './endpoints.ts'
 import { Identities } from './manager/identities.ts'
+import { Reporter } from './manager/reporter.ts'
 import { Membership } from './membership.ts'
 import { ServerClient } from './server-client/server-client.ts'
 import { AgentStatus } from './status.ts'
@@ -162,10 +163,18 @@ async function openParts(
     issuer: client,
     onOwnBundle: (bundle) => {
       anchor.learn(bundle)
-      membership.renewIfTainted()
+      membership.authoritiesChanged()
     },
+    onHoldings: () => reporter.changed(),
     x509SvidCacheMaxSize: config.x509_svid_cache_max_size,
     jwtSvidCacheMaxSize: config.jwt_svid_cache_max_size,
+    clock,
+    random,
+    log: log.child({ component: 'manager' }),
+  })
+  const reporter: Reporter = new Reporter({
+    holdings: () => identities.holdings(client.ownSvid()),
+    send: (holdings, signal) => client.report(holdings, signal),
     clock,
     random,
     log: log.child({ component: 'manager' }),
@@ -178,6 +187,7 @@ async function openParts(
     nodeAttestor,
     client,
     identities,
+    reporter,
     status,
     metrics,
     monotonicMs,
@@ -198,6 +208,7 @@ async function openParts(
     identities,
     attestation,
     nodeAttestor,
+    reporter,
     refusals: new Refusals(clock),
     status,
     health,

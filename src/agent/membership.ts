@@ -10,6 +10,7 @@ import type { TrustAnchor } from './bootstrap/trust-anchor.ts'
 import type { AgentConfig } from './config.ts'
 import { AgentSvid } from './manager/agent-svid.ts'
 import type { Identities } from './manager/identities.ts'
+import type { Reporter } from './manager/reporter.ts'
 import { explainServerError } from './manager/server-errors.ts'
 import { followServer, type SyncEnd, syncEndOf } from './manager/sync.ts'
 import type { NodeAttestor } from './plugin/node-attestor/node-attestor.ts'
@@ -25,6 +26,7 @@ export interface MembershipOptions {
   readonly nodeAttestor: NodeAttestor
   readonly client: ServerClient
   readonly identities: Identities
+  readonly reporter: Reporter
   readonly status: AgentStatus
   readonly metrics: Metrics
   /** Milliseconds from any fixed point, never going back. */
@@ -37,6 +39,8 @@ export interface MembershipOptions {
 /** A node that proves itself again and again in vain asks less and less often. */
 const firstRetry = Temporal.Duration.from({ milliseconds: 500 })
 const longestRetry = Temporal.Duration.from({ seconds: 30 })
+/** When to ask again after an SVID that is tainted from the start. */
+const taintedRetry = Temporal.Duration.from({ seconds: 10 })
 
 /** Makes the node a member of its trust domain, and keeps it one: attested, with a fresh SVID, told of every change. */
 export class Membership {
@@ -58,12 +62,17 @@ export class Membership {
     })
   }
 
-  /** The own bundle has changed: an SVID that a tainted authority signed is replaced at once. */
-  renewIfTainted(): void {
-    const { status, identities, client } = this.#options
-    if (status.agentSvid.length === 0) return
-    const trust = client.trustOfOwnSvid((id) => identities.bundles.trustOf(id))
-    if (trust === 'tainted') this.#svid.renewNow()
+  /**
+   * The own bundle has changed: an SVID that a tainted authority signed is replaced when this agent's moment for it has
+   * come, one of a revoked authority now.
+   */
+  authoritiesChanged(): void {
+    const { identities, client } = this.#options
+    const own = client.ownSvid()
+    if (own === undefined) return
+    const trust = identities.bundles.trustOf(own.authorityId)
+    if (trust === 'tainted') this.#svid.renewBy(identities.replaceAtMs(own.authorityId))
+    else if (trust === 'unknown') this.#svid.renewBy(0)
   }
 
   /** Proves the node, follows the server, and does so again whenever the server asks for it. Ends when banned. */
@@ -98,7 +107,7 @@ export class Membership {
 
   /** Until the server says that there is no use in going on. */
   async #follow(identity: AgentIdentity, signal: AbortSignal): Promise<SyncEnd> {
-    const { client, identities, status, metrics, clock, random, log } = this.#options
+    const { client, identities, reporter, status, metrics, clock, random, log } = this.#options
     const stop = new AbortController()
     let end: SyncEnd = 'must-reattest'
     const ended = (why: SyncEnd): void => {
@@ -107,9 +116,12 @@ export class Membership {
       stop.abort(new AssayError('unavailable', why))
     }
     const watch = (s: AbortSignal) => client.watch(s)
+    const report = (s: AbortSignal) => reporter.run(s)
     await runTasks(AbortSignal.any([signal, stop.signal]), [
       async (s) =>
-        ended(await followServer({ watch, identities, status, metrics, clock, random, log }, s)),
+        ended(
+          await followServer({ watch, report, identities, status, metrics, clock, random, log }, s),
+        ),
       async (s) => ended(await this.#svid.keep(identity, s)),
     ])
     signal.throwIfAborted()
@@ -148,7 +160,7 @@ export class Membership {
 
   /** Acts as `identity` from now on. Only one that cannot be had again is written down. */
   async #become(identity: AgentIdentity): Promise<void> {
-    const { client, status, metrics, storage, log } = this.#options
+    const { client, reporter, status, metrics, storage, log } = this.#options
     if (!identity.canReattest) {
       try {
         await storage.saveIdentity(identity)
@@ -160,10 +172,21 @@ export class Membership {
       }
     }
     client.setIdentity(identity)
+    this.#replaceTainted()
+    reporter.changed()
     status.agentId = identity.spiffeId
     status.agentSvid = identity.certificates
     status.agentSvidExpiresAtSeconds = identity.expiresAtSeconds
     metrics.expiry('agent-svid', identity.expiresAtSeconds)
+  }
+
+  /** The server signed with an authority that was tainted meanwhile: it is asked again, but not at once. */
+  #replaceTainted(): void {
+    const { client, identities, clock } = this.#options
+    const own = client.ownSvid()
+    if (own === undefined || identities.bundles.trustOf(own.authorityId) !== 'tainted') return
+    const soonMs = clock.now().add(taintedRetry).epochMilliseconds
+    this.#svid.renewBy(Math.max(soonMs, identities.replaceAtMs(own.authorityId)))
   }
 
   async #loadIdentity(): Promise<AgentIdentity | undefined> {

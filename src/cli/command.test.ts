@@ -45,7 +45,6 @@ function contextOf(...args: readonly string[]): CommandContext {
     json: false,
     print: () => {},
     note: () => {},
-    progress: () => {},
     readInput: () => Promise.resolve('from standard input'),
     setStatus: () => {},
     environment: {},

@@ -84,6 +84,15 @@ export const agentStatusRecord = (status: AgentStatus) => ({
   x509_svids: status.x509Svids,
   jwt_svids: status.jwtSvids,
   streams: status.streams,
+  bundle_sequence_number: String(status.bundleSequenceNumber),
+  workload_bundle_sequence_number: String(status.workloadBundleSequenceNumber),
+  report: status.report,
+  authorities: status.authorities.map(({ authorityId, trust, svids, expiresAt }) => ({
+    authority_id: authorityId,
+    trust,
+    svids,
+    expires_at: timeValue(expiresAt),
+  })),
 })
 
 /** A call that the agent refused as `--json` prints it. */

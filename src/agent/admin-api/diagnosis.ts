@@ -16,6 +16,7 @@ import { holdProcess } from '../attestation/local-process.ts'
 import type { WorkloadAttestation } from '../attestation/workload-attestation.ts'
 import { byEntryId } from '../manager/agent-entry.ts'
 import type { Identities } from '../manager/identities.ts'
+import type { Reporter } from '../manager/reporter.ts'
 import type { NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import type { AgentStatus } from '../status.ts'
 import type { Refusals, WorkloadRefusal } from '../workload-api/refusals.ts'
@@ -26,6 +27,7 @@ export interface DiagnosisDependencies {
   readonly refusals: Refusals
   readonly status: AgentStatus
   readonly nodeAttestor: NodeAttestor
+  readonly reporter: Reporter
 }
 
 const maxNearMisses = 5
@@ -119,9 +121,11 @@ function nearMisses(identities: Identities, shown: ReadonlySet<Selector>): NearM
     .map(({ entry, missing }) => ({ entryId: entry.id, spiffeId: entry.spiffeId, missing }))
 }
 
-function statusMessage({ identities, status, nodeAttestor }: DiagnosisDependencies): Status {
+function statusMessage(of: DiagnosisDependencies): Status {
+  const { identities, status, nodeAttestor, reporter } = of
   const { entries, x509Svids, jwtSvids } = identities.counts
   const node = nodeAttestor.status()
+  const { bundleSequenceNumber, authorities } = reporter.holdings()
   return {
     state: status.state,
     detail: status.detail,
@@ -135,6 +139,15 @@ function statusMessage({ identities, status, nodeAttestor }: DiagnosisDependenci
     x509Svids,
     jwtSvids,
     streams: status.streams,
+    bundleSequenceNumber: identities.bundles.own?.sequenceNumber ?? 0n,
+    workloadBundleSequenceNumber: bundleSequenceNumber,
+    report: reporter.state,
+    authorities: authorities.map(({ authorityId, svids, expiresAtMs }) => ({
+      authorityId,
+      trust: identities.bundles.trustOf(authorityId),
+      svids,
+      expiresAt: Math.trunc(expiresAtMs / 1000),
+    })),
   }
 }
 

@@ -54,6 +54,8 @@ function bench() {
     svid,
     server,
     renewedMinutes: () => renewedAt.map((at) => Math.round((at - start) / 60)),
+    /** Unix time in milliseconds, so many minutes after the beginning. */
+    at: (minute: number) => (start + minute * 60) * 1000,
     attempts: () => attempts,
     end: () => end,
     async [Symbol.asyncDispose]() {
@@ -61,6 +63,11 @@ function bench() {
       await keeping
     },
   }
+}
+
+/** Lets everything happen that waits for nothing but its turn. */
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 50; turn += 1) await Promise.resolve()
 }
 
 test('AgentSvid.keep() renews at half of each life', async () => {
@@ -87,9 +94,22 @@ test('AgentSvid.keep() ends when the server says that the node is banned', async
   assert.equal(it.attempts(), 1)
 })
 
-test('AgentSvid.renewNow() does not wait for half of the life', async () => {
+test('AgentSvid.renewBy() does not wait for half of the life', async () => {
   await using it = bench()
-  it.svid.renewNow()
-  for (let turn = 0; turn < 50; turn += 1) await Promise.resolve()
+  it.svid.renewBy(0)
+  await turns()
   assert.deepEqual(it.renewedMinutes(), [0])
+})
+
+test('AgentSvid.renewBy() defers nothing: the earliest of its times and half of the life counts', async () => {
+  await using it = bench()
+  it.svid.renewBy(it.at(20))
+  it.svid.renewBy(it.at(25))
+  await turns()
+  await it.clock.advance(minutes(21))
+  assert.deepEqual(it.renewedMinutes(), [20])
+  it.svid.renewBy(it.at(59))
+  await turns()
+  await it.clock.advance(minutes(30))
+  assert.deepEqual(it.renewedMinutes(), [20, 50])
 })

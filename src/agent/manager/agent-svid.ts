@@ -22,16 +22,17 @@ export interface AgentSvidOptions {
 export class AgentSvid {
   readonly #options: AgentSvidOptions
   readonly #alarm: Alarm
-  #isOverdue = false
+  /** No later than this the present one is replaced. Unix time. */
+  #replaceAtMs = Number.POSITIVE_INFINITY
 
   constructor(options: AgentSvidOptions) {
     this.#options = options
     this.#alarm = new Alarm(options.clock)
   }
 
-  /** Its authority is tainted: it is not to be used for longer than it takes to get another one. */
-  renewNow(): void {
-    this.#isOverdue = true
+  /** Its authority is tainted or revoked: it is replaced at `atMs` (Unix time), unless it is due earlier. */
+  renewBy(atMs: number): void {
+    this.#replaceAtMs = Math.min(this.#replaceAtMs, atMs)
     this.#alarm.ring()
   }
 
@@ -51,7 +52,7 @@ export class AgentSvid {
       await this.#untilDue(current, signal)
       try {
         current = await this.#options.renew(current, signal)
-        this.#isOverdue = false
+        this.#replaceAtMs = Number.POSITIVE_INFINITY
         await this.#options.onRenewed(current)
         backoff.reset()
         log.info(
@@ -73,8 +74,10 @@ export class AgentSvid {
 
   async #untilDue(current: AgentIdentity, signal: AbortSignal): Promise<void> {
     const fraction = rotationFraction(this.#options.random)
-    const dueMs = rotateAtSeconds(current, fraction) * 1000
-    while (!this.#isOverdue && this.#options.clock.now().epochMilliseconds < dueMs) {
+    const halfLifeMs = rotateAtSeconds(current, fraction) * 1000
+    for (;;) {
+      const dueMs = Math.min(halfLifeMs, this.#replaceAtMs)
+      if (this.#options.clock.now().epochMilliseconds >= dueMs) return
       await this.#alarm.wait(dueMs, signal)
     }
   }

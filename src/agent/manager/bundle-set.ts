@@ -9,6 +9,7 @@ import type { AuthorityTrust } from './x509-svid.ts'
 export class BundleSet {
   #own: Bundle | undefined
   #trust: ReadonlyMap<string, AuthorityTrust> = new Map()
+  #keyTrust: ReadonlyMap<string, AuthorityTrust> = new Map()
   readonly #federated = new Map<TrustDomain, Bundle>()
 
   get own(): Bundle | undefined {
@@ -23,11 +24,9 @@ export class BundleSet {
   setOwn(bundle: Bundle): boolean {
     if (this.#own !== undefined && isSameBundle(this.#own, bundle)) return false
     this.#own = bundle
-    this.#trust = new Map(
-      bundle.x509Authorities.map(({ certificate, tainted }) => [
-        authorityIdOf(certificate),
-        tainted ? 'tainted' : 'trusted',
-      ]),
+    this.#trust = x509Trust(bundle)
+    this.#keyTrust = new Map(
+      bundle.jwtAuthorities.map(({ keyId, tainted }) => [keyId, trustWord(tainted)]),
     )
     return true
   }
@@ -50,6 +49,11 @@ export class BundleSet {
     return this.#trust.get(authorityId) ?? 'unknown'
   }
 
+  /** What the own bundle says of a JWT authority, by its `kid`. */
+  trustOfKey(keyId: string): AuthorityTrust {
+    return this.#keyTrust.get(keyId) ?? 'unknown'
+  }
+
   /**
    * The authority of the own bundle that `chain` (DER, leaf first) ends at. A chain that does not say is verified
    * to find it, at Unix time `nowSeconds`.
@@ -70,8 +74,29 @@ export class BundleSet {
   clear(): void {
     this.#own = undefined
     this.#trust = new Map()
+    this.#keyTrust = new Map()
     this.#federated.clear()
   }
+}
+
+const trusts = new WeakMap<Bundle, ReadonlyMap<string, AuthorityTrust>>()
+
+/** The X.509 authorities of a bundle, by the id that {@link BundleSet.issuerIdOf} gives. */
+export function x509Trust(bundle: Bundle): ReadonlyMap<string, AuthorityTrust> {
+  const known = trusts.get(bundle)
+  if (known !== undefined) return known
+  const trust = new Map(
+    bundle.x509Authorities.map(({ certificate, tainted }) => [
+      authorityIdOf(certificate),
+      trustWord(tainted),
+    ]),
+  )
+  trusts.set(bundle, trust)
+  return trust
+}
+
+function trustWord(tainted: boolean): AuthorityTrust {
+  return tainted ? 'tainted' : 'trusted'
 }
 
 /** Hex of the subject key identifier, as the server's local authority service names it. */

@@ -6,13 +6,16 @@ import type { Bundle } from '#spiffe/bundle.ts'
 import type { Selector } from '#spiffe/selector.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { type AgentEntry, isSameRevision } from './agent-entry.ts'
-import { BundleSet } from './bundle-set.ts'
+import { BundleSet, x509Trust } from './bundle-set.ts'
+import { Deliveries, type Delivery, type Reader, type Verifies } from './deliveries.ts'
 import { type Entitlement, Entitlements } from './entitlements.ts'
 import { withUniqueHints } from './hints.ts'
+import { authorityUses, type Holdings } from './holdings.ts'
 import { type JwtSvid, JwtSvidCache } from './jwt-svid-cache.ts'
 import { ProgramSelectors } from './program-selectors.ts'
+import { ReplacementSpread } from './replacement-spread.ts'
 import type { Update } from './update.ts'
-import type { X509Signer, X509Svid } from './x509-svid.ts'
+import type { AuthorityTrust, X509Signer, X509Svid } from './x509-svid.ts'
 import { X509SvidCache } from './x509-svid-cache.ts'
 
 /** What the server does for identities. */
@@ -52,6 +55,8 @@ export interface IdentitiesOptions {
   readonly issuer: Issuer
   /** Called when the own bundle has changed. */
   readonly onOwnBundle: (bundle: Bundle) => void
+  /** Called when {@link Identities.holdings} may have changed. */
+  readonly onHoldings: () => void
   readonly x509SvidCacheMaxSize: number
   readonly jwtSvidCacheMaxSize: number
   readonly clock: Clock
@@ -63,6 +68,10 @@ export interface IdentitiesOptions {
 export class Identities {
   readonly #issuer: Issuer
   readonly #onOwnBundle: (bundle: Bundle) => void
+  readonly #onHoldings: () => void
+  readonly #clock: Clock
+  readonly #deliveries: Deliveries
+  readonly #spread: ReplacementSpread
   readonly #bundles = new BundleSet()
   readonly #entitlements = new Entitlements()
   readonly #x509: X509SvidCache
@@ -74,11 +83,20 @@ export class Identities {
   constructor({ issuer, clock, random, log, ...options }: IdentitiesOptions) {
     this.#issuer = issuer
     this.#onOwnBundle = options.onOwnBundle
+    this.#onHoldings = options.onHoldings
+    this.#clock = clock
+    this.#deliveries = new Deliveries({ onChanged: options.onHoldings, clock, log })
+    this.#spread = new ReplacementSpread({ clock, random })
     this.#x509 = new X509SvidCache({
       signer: issuer.x509Signer,
       trustOf: (id) => this.#bundles.trustOf(id),
       refreshBundle: (signal) => this.#refreshBundle(signal),
-      onChanged: (ids) => this.#entitlements.touchEntries(ids),
+      untilKnown: (ids, signal) => this.#untilX509Known(ids, signal),
+      replaceAtMs: (id) => this.replaceAtMs(id),
+      onChanged: (ids) => {
+        this.#entitlements.touchEntries(ids)
+        this.#holdingsChanged()
+      },
       isInUse: (id) => this.#entitlements.isInUse(id),
       maxSize: options.x509SvidCacheMaxSize,
       clock,
@@ -86,7 +104,8 @@ export class Identities {
       log,
     })
     this.#jwt = new JwtSvidCache({
-      issue: (request, signal) => issuer.issueJwtSvid(request, signal),
+      issue: (request, signal) => this.#issueJwtSvid(request, signal),
+      trustOf: (keyId) => this.#bundles.trustOfKey(keyId),
       maxSize: options.jwtSvidCacheMaxSize,
       clock,
       random,
@@ -129,6 +148,29 @@ export class Identities {
     }
   }
 
+  /** A stream of the Workload API is open, until what it returns is disposed of. */
+  deliver(verifies: Verifies, reader: Reader | undefined): Delivery {
+    return this.#deliveries.open(verifies, reader)
+  }
+
+  /** When what a tainted authority signed is to be replaced. Unix time. */
+  replaceAtMs(authorityId: string): number {
+    return this.#spread.momentMs(authorityId)
+  }
+
+  /** What the agent, whose own SVID is `own`, and its workloads have. */
+  holdings(own: Pick<X509Svid, 'authorityId' | 'expiresAtMs'> | undefined): Holdings {
+    const { sequenceNumber, svids, lapsesAtMs } = this.#deliveries.survey()
+    const held = this.#bundles.own?.sequenceNumber ?? 0n
+    const all = [...this.#x509.svids(), ...svids, ...(own === undefined ? [] : [own])]
+    return {
+      bundleSequenceNumber:
+        sequenceNumber !== undefined && sequenceNumber < held ? sequenceNumber : held,
+      authorities: authorityUses(all, this.#clock.now().epochMilliseconds),
+      againAtMs: lapsesAtMs,
+    }
+  }
+
   /** What share of the held entries a complete update would take away, 0 to 1. */
   lossOf(update: Update): number {
     const held = this.#entitlements.size
@@ -139,7 +181,8 @@ export class Identities {
 
   /** Takes an update over as a whole: a workload sees all of it or nothing. */
   apply(update: Update): void {
-    const ownChanged = update.bundle !== undefined && this.#setOwn(update.bundle)
+    this.#spread.seconds = update.replacementSpreadSeconds
+    const ownChanged = update.bundle !== undefined && this.#setOwn(update.bundle, update)
     const federatedChanged = this.#applyFederated(update)
     const changed = update.entries.filter((entry) => {
       const held = this.#entitlements.entry(entry.id)
@@ -158,7 +201,7 @@ export class Identities {
       this.#programSelectors.set(entry)
       if (!entry.storeSvid) this.#x509.setEntry(entry)
     }
-    if (ownChanged) this.#x509.authoritiesChanged()
+    if (ownChanged) this.#authoritiesChanged()
     if (ownChanged || removedIds.size > 0) this.#pruneTokens(removedIds)
 
     const wasSynchronized = this.#isSynchronized
@@ -168,6 +211,7 @@ export class Identities {
     this.#entitlements.applyEntries({ changed, removedIds })
     if (ownChanged || wasSynchronized !== this.#isSynchronized) this.#entitlements.touchAll()
     else if (federatedChanged.size > 0) this.#entitlements.touchFederated(federatedChanged)
+    this.#holdingsChanged()
   }
 
   /** Forgets everything: no identity is given out from now on. */
@@ -180,6 +224,7 @@ export class Identities {
     for (const id of removedIds) this.#programSelectors.delete(id)
     this.#entitlements.applyEntries({ changed: [], removedIds })
     this.#entitlements.touchAll()
+    this.#holdingsChanged()
   }
 
   /** What the holder of `selectors` (sorted, without repetition) is entitled to, now and as it changes. */
@@ -208,6 +253,8 @@ export class Identities {
     for (const entry of withUniqueHints(entitlement.entries)) {
       const held = this.#x509.stateOf(entry.id)
       if (held.state === 'held') identities.push({ entry, svid: held.svid })
+      // A workload does not lose an identity for the moment in which it is signed anew.
+      else if (held.state === 'pending' && held.isReplacement) return { state: 'pending' }
       else if (held.state === 'refused' || held.state === 'unavailable') error ??= held.error
     }
     if (identities.length > 0) {
@@ -256,10 +303,28 @@ export class Identities {
     return this.#x509.run(signal)
   }
 
-  #setOwn(bundle: Bundle): boolean {
+  /**
+   * @param update complete: it is the whole state, whatever was held. Otherwise it may have been overtaken on the way by a
+   *   bundle that was asked for, and an authority that is known must not become unknown again.
+   * @returns whether the bundle differs from what was held.
+   */
+  #setOwn(bundle: Bundle, update: Pick<Update, 'complete'>): boolean {
+    const { own } = this.#bundles
+    const isOlder = own !== undefined && bundle.sequenceNumber < own.sequenceNumber
+    if (isOlder && !update.complete) return false
     if (!this.#bundles.setOwn(bundle)) return false
     this.#onOwnBundle(bundle)
     return true
+  }
+
+  #authoritiesChanged(): void {
+    this.#spread.keepOnly((id) => this.#bundles.trustOf(id) === 'tainted')
+    this.#x509.authoritiesChanged()
+  }
+
+  #holdingsChanged(): void {
+    this.#deliveries.advance()
+    this.#onHoldings()
   }
 
   #applyFederated(update: Update): ReadonlySet<TrustDomain> {
@@ -278,21 +343,50 @@ export class Identities {
 
   /** Tokens live on in no cache once their key is tainted or revoked, or their entry gone. */
   #pruneTokens(removedIds: ReadonlySet<string>): void {
-    const sound = new Set(
-      this.#bundles.own?.jwtAuthorities.filter((a) => !a.tainted).map((a) => a.keyId),
-    )
-    this.#jwt.prune({
-      isTainted: (keyId) => !sound.has(keyId),
-      isGone: (entryId) => removedIds.has(entryId),
-    })
+    this.#jwt.prune((entryId) => removedIds.has(entryId))
+  }
+
+  async #untilX509Known(authorityIds: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
+    const knows = (bundle: Bundle): boolean => {
+      const trust = x509Trust(bundle)
+      return authorityIds.values().every((id) => trust.has(id))
+    }
+    await this.#deliveries.untilKnown({ verifies: 'x509', knows }, signal)
+  }
+
+  /** No token is given out before verifiers know its key, and none of a key that was tainted on its way here. */
+  async #issueJwtSvid(
+    request: { readonly entryId: string; readonly audience: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<JwtSvid> {
+    const trustOf = (keyId: string): AuthorityTrust => this.#bundles.trustOfKey(keyId)
+    for (let attempt = 1; ; attempt += 1) {
+      const svid = await this.#issuer.issueJwtSvid(request, signal)
+      if (trustOf(svid.keyId) === 'unknown') await this.#refreshBundle(signal)
+      if (trustOf(svid.keyId) !== 'unknown') await this.#untilKeyKnown(svid.keyId, signal)
+      const trust = trustOf(svid.keyId)
+      if (trust === 'trusted' || (trust === 'tainted' && attempt === 2)) return svid
+      if (attempt === 2) {
+        throw new AssayError(
+          'unavailable',
+          "cannot use the JWT-SVID: its key is not in the trust domain's bundle",
+        )
+      }
+    }
+  }
+
+  async #untilKeyKnown(keyId: string, signal: AbortSignal): Promise<void> {
+    const knows = (bundle: Bundle): boolean => bundle.jwtAuthorities.some((a) => a.keyId === keyId)
+    await this.#deliveries.untilKnown({ verifies: 'jwt', knows }, signal)
   }
 
   async #refreshBundle(signal: AbortSignal): Promise<void> {
     const bundle = await this.#issuer.fetchBundle(signal)
-    if (!this.#setOwn(bundle)) return
-    this.#x509.authoritiesChanged()
+    if (!this.#setOwn(bundle, { complete: false })) return
+    this.#authoritiesChanged()
     this.#pruneTokens(new Set())
     this.#entitlements.touchAll()
+    this.#holdingsChanged()
   }
 }
 

@@ -4,6 +4,7 @@ import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import { agentEntry } from './fake-entry.ts'
 import { type JwtSvid, JwtSvidCache } from './jwt-svid-cache.ts'
+import type { AuthorityTrust } from './x509-svid.ts'
 
 const never = new AbortController().signal
 const seconds = (n: number): Temporal.Duration => Temporal.Duration.from({ seconds: n })
@@ -13,7 +14,10 @@ const ttlSeconds = 300
 function bench(maxSize = 100) {
   const clock = new FakeClock()
   const audiences: string[] = []
-  const server: { answer: 'at once' | 'never' | Error } = { answer: 'at once' }
+  const server: { answer: 'at once' | 'never' | Error; trust: AuthorityTrust } = {
+    answer: 'at once',
+    trust: 'trusted',
+  }
   const cache = new JwtSvidCache({
     issue: async ({ entryId, audience }, signal): Promise<JwtSvid> => {
       audiences.push(audience.join(','))
@@ -31,6 +35,7 @@ function bench(maxSize = 100) {
         expiresAtSeconds: now + ttlSeconds,
       }
     },
+    trustOf: () => server.trust,
     maxSize,
     clock,
     random: half,
@@ -127,11 +132,24 @@ test('JwtSvidCache gives up the least recently used token above its size', async
 })
 
 test('JwtSvidCache.prune() forgets tokens of tainted keys and of entries that are gone', async () => {
-  const { cache } = bench()
+  const { cache, server } = bench()
   await cache.get(agentEntry('a'), ['x'], never)
   await cache.get(agentEntry('b'), ['x'], never)
-  cache.prune({ isTainted: () => false, isGone: (id) => id === 'a' })
+  cache.prune((id) => id === 'a')
   assert.equal(cache.size, 1)
-  cache.prune({ isTainted: (keyId) => keyId === 'key-1', isGone: () => false })
+  for (const trust of ['tainted', 'unknown'] as const) {
+    server.trust = 'trusted'
+    await cache.get(agentEntry('b'), ['x'], never)
+    server.trust = trust
+    cache.prune(() => false)
+    assert.equal(cache.size, 0, trust)
+  }
+})
+
+test('JwtSvidCache.get() does not hold a token whose key was tainted while it was on its way', async () => {
+  const { cache, server } = bench()
+  const asked = cache.get(agentEntry('a'), ['x'], never)
+  server.trust = 'tainted'
+  await asked
   assert.equal(cache.size, 0)
 })

@@ -4,6 +4,7 @@ import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { rotationFraction } from '#spiffe/rotation.ts'
 import type { AgentEntry } from './agent-entry.ts'
+import type { AuthorityTrust } from './x509-svid.ts'
 
 /** A JWT-SVID as the server issued it. */
 export interface JwtSvid {
@@ -23,6 +24,8 @@ export interface JwtSvidCacheOptions {
     request: { readonly entryId: string; readonly audience: readonly string[] },
     signal: AbortSignal,
   ) => Promise<JwtSvid>
+  /** What the own bundle says of a key now. */
+  readonly trustOf: (keyId: string) => AuthorityTrust
   /** How many tokens are held at most. */
   readonly maxSize: number
   readonly clock: Clock
@@ -79,13 +82,10 @@ export class JwtSvidCache {
     return this.#freshOr(held.svid, issued, signal)
   }
 
-  /** Forgets the tokens signed by keys that `isTainted` names, and those of removed entries. */
-  prune(options: {
-    readonly isTainted: (keyId: string) => boolean
-    readonly isGone: (entryId: string) => boolean
-  }): void {
+  /** Forgets the tokens of entries that `isGone` names, and those whose key is not trusted any more. */
+  prune(isGone: (entryId: string) => boolean): void {
     for (const [key, { svid, entryId }] of this.#held) {
-      if (options.isTainted(svid.keyId) || options.isGone(entryId)) this.#held.delete(key)
+      if (!this.#isTrusted(svid) || isGone(entryId)) this.#held.delete(key)
     }
   }
 
@@ -151,7 +151,7 @@ export class JwtSvidCache {
   #hold(key: string, entry: AgentEntry, svid: JwtSvid): void {
     const nowMs = this.#nowMs()
     const lifetimeMs = svid.expiresAtSeconds * 1000 - nowMs
-    if (lifetimeMs <= 0) return
+    if (lifetimeMs <= 0 || !this.#isTrusted(svid)) return
     const share = 1 - rotationFraction(this.#options.random)
     this.#held.delete(key)
     this.#held.set(key, {
@@ -164,6 +164,10 @@ export class JwtSvidCache {
       if (this.#held.size <= this.#options.maxSize) break
       this.#held.delete(oldest)
     }
+  }
+
+  #isTrusted({ keyId }: JwtSvid): boolean {
+    return this.#options.trustOf(keyId) === 'trusted'
   }
 
   /** The fresh token if it comes soon, else the one that is held. */

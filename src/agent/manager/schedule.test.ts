@@ -32,7 +32,9 @@ test('Schedule.set() replaces the time of a key, earlier or later', () => {
 test('Schedule.delete() makes a key never due', () => {
   const schedule = new Schedule<string>()
   schedule.set('a', 10)
+  assert.equal(schedule.timeOf('a'), 10)
   schedule.delete('a')
+  assert.equal(schedule.timeOf('a'), undefined)
   assert.equal(schedule.has('a'), false)
   assert.equal(schedule.nextMs(), undefined)
   assert.deepEqual(schedule.takeDue(100), [])

@@ -19,6 +19,11 @@ export class Schedule<K> {
     return this.#current.has(key)
   }
 
+  /** When `key` is due; undefined: never. */
+  timeOf(key: K): number | undefined {
+    return this.#current.get(key)?.atMs
+  }
+
   /** Makes `key` due at `atMs`, and at no other time. */
   set(key: K, atMs: number): void {
     const appointment = { key, atMs }

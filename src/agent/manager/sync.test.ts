@@ -16,6 +16,7 @@ const never = new AbortController().signal
 
 function update(ids: readonly string[], over: Partial<Update> = {}): Update {
   return {
+    source: 'feed',
     revision: 1n,
     complete: true,
     entries: ids.map((id) => agentEntry(id, { disableX509SvidPrefetch: true })),
@@ -30,6 +31,7 @@ function update(ids: readonly string[], over: Partial<Update> = {}): Update {
     federatedBundles: [],
     removedFederated: [],
     serverTimeMs: undefined,
+    replacementSpreadSeconds: 0,
     ...over,
   }
 }
@@ -50,6 +52,7 @@ async function follow(turns: readonly Turn[]) {
       fetchBundle: unreachable,
     },
     onOwnBundle: () => {},
+    onHoldings: () => {},
     x509SvidCacheMaxSize: 10,
     jwtSvidCacheMaxSize: 10,
     clock,
@@ -57,6 +60,7 @@ async function follow(turns: readonly Turn[]) {
     log: silentLog,
   })
   const states: string[] = []
+  const feeds: string[] = []
   const warnings: string[] = []
   const log = { ...silentLog, warn: (_: object, message: string) => void warnings.push(message) }
   status.onChange(() => states.push(`${status.state} ${status.detail}`.trim()))
@@ -73,6 +77,10 @@ async function follow(turns: readonly Turn[]) {
   const following = followServer(
     {
       watch,
+      report: async (signal) => {
+        feeds.push('open')
+        signal.addEventListener('abort', () => feeds.push('ended'), { once: true })
+      },
       identities,
       status,
       metrics: new Metrics(),
@@ -90,7 +98,7 @@ async function follow(turns: readonly Turn[]) {
   }
   await following
   const entries = [...identities.entries].map(({ id }) => id).sort()
-  return { end, entries, states, warnings, identities, status, unused: left.length }
+  return { end, entries, states, feeds, warnings, identities, status, unused: left.length }
 }
 
 test('followServer() takes complete and partial updates over', async () => {
@@ -147,6 +155,14 @@ test('followServer() says how far the clock is off, and stops saying so when it 
   assert.equal(states[0], "degraded the clock of this node is 1h00m behind the server's")
   assert.equal(states[1], 'ready')
   assert.equal(status.clockOffsetMs, 0)
+})
+
+test('followServer() has the agent report over each feed, and never where there is none', async () => {
+  const twice = [update(['a']), update([], { complete: false, revision: 2n })]
+  const { feeds } = await follow([twice, new AssayError('unavailable', 'away'), twice])
+  assert.deepEqual(feeds, ['open', 'ended', 'open', 'ended'])
+  const polled = update(['a'], { source: 'poll', revision: 0n })
+  assert.deepEqual((await follow([[polled, polled]])).feeds, [])
 })
 
 test('syncEndOf() knows the refusals that end everything', () => {

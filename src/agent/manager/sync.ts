@@ -14,6 +14,8 @@ export interface SyncOptions {
   /** What the server has to tell, for as long as one connection lasts. */
   readonly watch: (signal: AbortSignal) => AsyncIterable<Update>
   readonly identities: Identities
+  /** Tells the server what the agent has, until the signal aborts. */
+  readonly report: (signal: AbortSignal) => Promise<void>
   readonly status: AgentStatus
   readonly metrics: Metrics
   readonly clock: Clock
@@ -83,12 +85,24 @@ class Follower {
   }
 
   async followOnce(signal: AbortSignal, onSuccess: () => void): Promise<'ended' | 'ask-again'> {
-    for await (const update of this.#options.watch(signal)) {
-      if (this.#isSuspicious(update)) return 'ask-again'
-      this.#take(update)
-      onSuccess()
+    const ended = new AbortController()
+    let reporting: Promise<void> | undefined
+    try {
+      for await (const update of this.#options.watch(signal)) {
+        if (this.#isSuspicious(update)) return 'ask-again'
+        this.#take(update)
+        onSuccess()
+        if (update.source === 'feed') {
+          reporting ??= this.#options.report(AbortSignal.any([signal, ended.signal]))
+          // What went wrong there is told when the feed ends.
+          reporting.catch(() => {})
+        }
+      }
+      return 'ended'
+    } finally {
+      ended.abort(new AssayError('unavailable', 'the feed has ended'))
+      await reporting
     }
-    return 'ended'
   }
 
   /** The server cannot be followed at present, or, as it says itself, at all: then whoever is told of it says so. */

@@ -4,6 +4,8 @@ import type { AgentEntry } from './agent-entry.ts'
 
 /** What a server tells an agent: everything there is, or what has changed since the last update. */
 export interface Update {
+  /** `feed`: a server that tells changes as they happen, and takes reports. `poll`: one that has to be asked. */
+  readonly source: 'feed' | 'poll'
   /** Zero: the server has none. */
   readonly revision: bigint
   /** What a complete update does not name is gone. */
@@ -17,4 +19,6 @@ export interface Update {
   readonly removedFederated: readonly TrustDomain[]
   /** Unix time at the server; undefined: it did not say. */
   readonly serverTimeMs: number | undefined
+  /** Over how long agents spread the replacement of what a tainted authority signed; zero: at once. */
+  readonly replacementSpreadSeconds: number
 }

@@ -21,6 +21,11 @@ class Bench implements AsyncDisposable, X509Signer {
   readonly batches: string[][] = []
   readonly changes: string[][] = []
   readonly inUse = new Set<string>()
+  /** Moments for the replacement of what tainted authorities signed; at once without. */
+  readonly moments = new Map<string, number>()
+  /** Authorities that were waited for, in order, and what the wait is for at present. */
+  readonly awaited: string[] = []
+  known: Promise<void> = Promise.resolve()
   readonly cache: X509SvidCache
   authority = 'ca-1'
   ttlMinutes = 60
@@ -37,6 +42,11 @@ class Bench implements AsyncDisposable, X509Signer {
       refreshBundle: async () => {
         this.refreshed += 1
       },
+      untilKnown: async (ids) => {
+        this.awaited.push(...ids)
+        await this.known
+      },
+      replaceAtMs: (id) => this.moments.get(id) ?? 0,
       onChanged: (ids) => this.changes.push([...ids].sort()),
       isInUse: (id) => this.inUse.has(id),
       maxSize,
@@ -71,6 +81,19 @@ class Bench implements AsyncDisposable, X509Signer {
   async held(...ids: string[]): Promise<void> {
     for (const id of ids) this.cache.setEntry(agentEntry(id))
     await this.cache.settled(ids, never)
+  }
+
+  /** `ca-1` is tainted, and `ca-2` signs. */
+  taint({ after }: { readonly after: Temporal.Duration }): void {
+    this.moments.set('ca-1', this.clock.now().add(after).epochMilliseconds)
+    this.trust.set('ca-1', 'tainted')
+    this.trust.set('ca-2', 'trusted')
+    this.authority = 'ca-2'
+  }
+
+  authorityOf(id: string): string | undefined {
+    const state = this.cache.stateOf(id)
+    return state.state === 'held' ? state.svid.authorityId : undefined
   }
 
   state(id: string): string {
@@ -217,6 +240,102 @@ test('X509SvidCache.authoritiesChanged() replaces at once what a tainted authori
   await bench.settle()
   const state = bench.cache.stateOf('a')
   assert.equal(state.state === 'held' && state.svid.authorityId, 'ca-2')
+})
+
+test('X509SvidCache.authoritiesChanged() replaces what a tainted authority signed when its moment has come', async () => {
+  await using bench = new Bench()
+  await bench.held('a', 'b')
+  bench.taint({ after: minutes(10) })
+  bench.cache.authoritiesChanged()
+  await bench.clock.advance(minutes(9))
+  assert.equal(bench.batches.length, 1)
+  // What has been said already is said again with every change of the bundle.
+  bench.cache.authoritiesChanged()
+  await bench.clock.advance(minutes(2))
+  assert.deepEqual(bench.batches.slice(1), [['a', 'b']])
+  assert.equal(bench.authorityOf('a'), 'ca-2')
+})
+
+test('X509SvidCache does not let the moment of a tainted authority defer half-life, expiry, revocation or another taint', async (t) => {
+  await t.test('half-life', async () => {
+    await using bench = new Bench()
+    await bench.held('a')
+    bench.taint({ after: minutes(50) })
+    bench.cache.authoritiesChanged()
+    await bench.clock.advance(minutes(31))
+    assert.equal(bench.authorityOf('a'), 'ca-2')
+  })
+  await t.test('expiry', async () => {
+    await using bench = new Bench()
+    await bench.held('a')
+    bench.taint({ after: minutes(300) })
+    bench.cache.authoritiesChanged()
+    bench.failure = new Error('connection refused')
+    await bench.clock.advance(minutes(61))
+    assert.equal(bench.state('a'), 'unavailable')
+  })
+  await t.test('revocation', async () => {
+    await using bench = new Bench()
+    await bench.held('a')
+    bench.taint({ after: minutes(20) })
+    bench.cache.authoritiesChanged()
+    bench.trust.delete('ca-1')
+    bench.cache.authoritiesChanged()
+    assert.equal(bench.state('a'), 'pending')
+    await bench.settle()
+    assert.equal(bench.authorityOf('a'), 'ca-2')
+  })
+  await t.test('another taint', async () => {
+    await using bench = new Bench()
+    await bench.held('a')
+    bench.taint({ after: minutes(20) })
+    bench.cache.setEntry(agentEntry('b'))
+    await bench.cache.settled(['b'], never)
+    bench.cache.authoritiesChanged()
+    bench.trust.set('ca-2', 'tainted')
+    bench.trust.set('ca-3', 'trusted')
+    bench.authority = 'ca-3'
+    bench.cache.authoritiesChanged()
+    await bench.settle()
+    assert.deepEqual([bench.authorityOf('a'), bench.authorityOf('b')], ['ca-1', 'ca-3'])
+  })
+})
+
+test('X509SvidCache does not ask again at once for an SVID that is tainted from the start', async () => {
+  await using bench = new Bench()
+  bench.trust.set('ca-1', 'tainted')
+  await bench.held('a')
+  await bench.clock.advance(seconds(9))
+  assert.equal(bench.batches.length, 1)
+  await bench.clock.advance(seconds(2))
+  assert.equal(bench.batches.length, 2)
+})
+
+test('X509SvidCache gives out no SVID before the verifiers on this node know its authority', async () => {
+  await using bench = new Bench()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  bench.known = promise
+  bench.cache.setEntry(agentEntry('a'))
+  await bench.settle()
+  assert.deepEqual(bench.awaited, ['ca-1'])
+  assert.equal(bench.state('a'), 'pending')
+  assert.deepEqual(bench.changes, [])
+  resolve()
+  await bench.cache.settled(['a'], never)
+  assert.equal(bench.state('a'), 'held')
+})
+
+test('X509SvidCache.stateOf() tells a replacement for a withdrawn SVID from a first one', async () => {
+  await using bench = new Bench()
+  await bench.held('a')
+  bench.failure = new Error('connection refused')
+  bench.cache.setEntry(agentEntry('b'))
+  assert.deepEqual(bench.cache.stateOf('b'), { state: 'pending', isReplacement: false })
+  bench.trust.delete('ca-1')
+  bench.cache.authoritiesChanged()
+  assert.deepEqual(bench.cache.stateOf('a'), { state: 'pending', isReplacement: true })
+  await bench.settle()
+  assert.equal(bench.state('a'), 'unavailable')
 })
 
 test('X509SvidCache.authoritiesChanged() withdraws what a revoked authority signed', async () => {

@@ -16,6 +16,10 @@ export interface X509SvidCacheOptions {
   readonly trustOf: (authorityId: string) => AuthorityTrust
   /** Fetches the own bundle anew: an SVID was signed by an authority that it lacks. */
   readonly refreshBundle: (signal: AbortSignal) => Promise<void>
+  /** Waits until the verifiers on this node know these authorities. */
+  readonly untilKnown: (authorityIds: ReadonlySet<string>, signal: AbortSignal) => Promise<void>
+  /** When what a tainted authority signed is to be replaced. Unix time. */
+  readonly replaceAtMs: (authorityId: string) => number
   /** Called with the ids of entries whose SVID came, was replaced or went. */
   readonly onChanged: (entryIds: readonly string[]) => void
   /** How many SVIDs are held at most, those in use not counted. */
@@ -33,6 +37,8 @@ interface Slot {
   refusal: AssayError | undefined
   /** Why the last attempt brought nothing; cleared by an SVID. */
   failure: AssayError | undefined
+  /** Its SVID was taken away because its authority is revoked, and the next one is not there yet. */
+  isWithdrawn: boolean
 }
 
 const largestBatch = 500
@@ -78,6 +84,11 @@ export class X509SvidCache {
     return this.#held.size
   }
 
+  /** Those that are held. */
+  *svids(): Generator<X509Svid> {
+    for (const { svid } of this.#held.values()) if (svid !== undefined) yield svid
+  }
+
   stateOf(entryId: string): X509SvidState {
     const slot = this.#slots.get(entryId)
     if (slot === undefined) return { state: 'unknown' }
@@ -86,14 +97,20 @@ export class X509SvidCache {
     }
     if (slot.refusal !== undefined) return { state: 'refused', error: slot.refusal }
     if (slot.failure !== undefined) return { state: 'unavailable', error: slot.failure }
-    return { state: 'pending' }
+    return { state: 'pending', isReplacement: slot.isWithdrawn }
   }
 
   /** A new entry, or a new revision of a held one: its SVID is replaced while the old one is still given out. */
   setEntry(entry: AgentEntry): void {
     const slot = this.#slots.get(entry.id)
     if (slot === undefined) {
-      const added: Slot = { entry, svid: undefined, refusal: undefined, failure: undefined }
+      const added: Slot = {
+        entry,
+        svid: undefined,
+        refusal: undefined,
+        failure: undefined,
+        isWithdrawn: false,
+      }
       this.#slots.set(entry.id, added)
       if (!entry.disableX509SvidPrefetch && this.#wantedCount() < this.#options.maxSize) {
         this.#queue(added)
@@ -127,7 +144,10 @@ export class X509SvidCache {
     for (const id of [...this.#slots.keys()]) this.deleteEntry(id)
   }
 
-  /** The own bundle has changed: what chains to a tainted authority is replaced, to a revoked one withdrawn. */
+  /**
+   * The own bundle has changed: what chains to a revoked authority is withdrawn and replaced now, to a tainted one
+   * replaced when this agent's moment for it has come.
+   */
   authoritiesChanged(): void {
     const withdrawn: string[] = []
     for (const slot of [...this.#held.values()]) {
@@ -135,10 +155,13 @@ export class X509SvidCache {
       if (svid === undefined) continue
       const trust = this.#options.trustOf(svid.authorityId)
       if (trust === 'trusted') continue
-      if (trust === 'unknown') {
-        this.#drop(slot)
-        withdrawn.push(slot.entry.id)
+      if (trust === 'tainted') {
+        this.#replaceBy(slot, this.#options.replaceAtMs(svid.authorityId))
+        continue
       }
+      this.#drop(slot)
+      slot.isWithdrawn = true
+      withdrawn.push(slot.entry.id)
       this.#queue(slot)
     }
     if (withdrawn.length > 0) this.#options.onChanged(withdrawn)
@@ -249,12 +272,7 @@ export class X509SvidCache {
   async #signBatch(batch: readonly Slot[], signal: AbortSignal): Promise<void> {
     const entries = batch.map((slot) => slot.entry)
     const results = await this.#options.signer.sign(entries, signal)
-    const isStrange = (svid: X509Svid): boolean =>
-      this.#options.trustOf(svid.authorityId) === 'unknown'
-    if (results.some((result) => !(result instanceof AssayError) && isStrange(result))) {
-      // The server has begun to sign with a new authority, and its bundle is still on the way here.
-      await this.#options.refreshBundle(signal)
-    }
+    await this.#makeKnown(results, signal)
     const changed: string[] = []
     let unusable: AssayError | undefined
     for (const [i, slot] of batch.entries()) {
@@ -291,6 +309,22 @@ export class X509SvidCache {
     if (unusable !== undefined) throw unusable
   }
 
+  /** No SVID is given out before verifiers know its authority. */
+  async #makeKnown(
+    results: readonly (X509Svid | AssayError)[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { trustOf, refreshBundle, untilKnown } = this.#options
+    const authorityIds = new Set(
+      results.flatMap((result) => (result instanceof AssayError ? [] : result.authorityId)),
+    )
+    const isStrange = (id: string): boolean => trustOf(id) === 'unknown'
+    // The server has begun to sign with a new authority, and its bundle is still on the way here.
+    if (authorityIds.values().some(isStrange)) await refreshBundle(signal)
+    const known = [...authorityIds].filter((id) => !isStrange(id))
+    await untilKnown(new Set(known), signal)
+  }
+
   /** Why a signed SVID must not be given out. */
   #problemOf(svid: X509Svid): AssayError | undefined {
     if (this.#options.trustOf(svid.authorityId) === 'unknown') {
@@ -312,14 +346,22 @@ export class X509SvidCache {
     slot.svid = svid
     slot.failure = undefined
     slot.refusal = undefined
+    slot.isWithdrawn = false
     this.#held.delete(slot.entry.id)
     this.#held.set(slot.entry.id, slot)
-    const nowMs = this.#nowMs()
-    const share = 1 - rotationFraction(this.#options.random)
-    const isTainted = this.#options.trustOf(svid.authorityId) === 'tainted'
-    this.#renewals.set(slot, nowMs + (isTainted ? retryMs : (svid.expiresAtMs - nowMs) * share))
+    this.#renewals.set(slot, this.#renewalMs(svid))
     this.#expiries.set(slot, svid.expiresAtMs)
     this.#expiryAlarm.ring()
+  }
+
+  /** Around half of its life. One that is tainted from the start is not asked for again at once, but before long. */
+  #renewalMs(svid: X509Svid): number {
+    const nowMs = this.#nowMs()
+    const share = 1 - rotationFraction(this.#options.random)
+    const halfLifeMs = nowMs + (svid.expiresAtMs - nowMs) * share
+    if (this.#options.trustOf(svid.authorityId) !== 'tainted') return halfLifeMs
+    const replaceAtMs = this.#options.replaceAtMs(svid.authorityId)
+    return Math.min(halfLifeMs, Math.max(nowMs + retryMs, replaceAtMs))
   }
 
   #refused(slot: Slot, error: AssayError): void {
@@ -359,6 +401,19 @@ export class X509SvidCache {
     this.#renewals.delete(slot)
     this.#queued.add(slot)
     this.#signAlarm.ring()
+  }
+
+  /** Has an SVID replaced at `atMs`, or when it is due anyhow if that is earlier. */
+  #replaceBy(slot: Slot, atMs: number): void {
+    // What is under way has its own outcome: another SVID, or another attempt soon.
+    if (this.#queued.has(slot) || this.#signing.has(slot)) return
+    const dueMs = this.#renewals.timeOf(slot) ?? Number.POSITIVE_INFINITY
+    if (atMs <= this.#nowMs()) {
+      this.#queue(slot)
+    } else if (atMs < dueMs) {
+      this.#renewals.set(slot, atMs)
+      this.#signAlarm.ring()
+    }
   }
 
   /** Takes an SVID out of use; the entry stays. */

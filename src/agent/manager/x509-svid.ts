@@ -34,8 +34,8 @@ export interface X509Signer {
 /** What stands between an entry and its X.509-SVID. */
 export type X509SvidState =
   | { readonly state: 'held'; readonly svid: X509Svid }
-  /** It is being signed. */
-  | { readonly state: 'pending' }
+  /** It is being signed; `isReplacement`: for a workload that has lost one to the revocation of its authority. */
+  | { readonly state: 'pending'; readonly isReplacement: boolean }
   /** The server will not sign it. */
   | { readonly state: 'refused'; readonly error: AssayError }
   /** The server could not be asked, or what was held has expired. */

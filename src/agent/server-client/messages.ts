@@ -2,7 +2,7 @@ import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { describePublicKey } from '#pki/public-key.ts'
-import type { Update as WireUpdate } from '#rpc/gen/assay/server/v1/feed.ts'
+import type { ReportRequest, Update as WireUpdate } from '#rpc/gen/assay/server/v1/feed.ts'
 import type { Bundle as WireBundle } from '#rpc/gen/spire/api/types/bundle.ts'
 import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
 import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
@@ -11,7 +11,11 @@ import { selector, selectorSet } from '#spiffe/selector.ts'
 import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain, type TrustDomain } from '#spiffe/trust-domain.ts'
 import type { AgentEntry } from '../manager/agent-entry.ts'
+import type { Holdings } from '../manager/holdings.ts'
 import type { Update } from '../manager/update.ts'
+
+/** Longer than this nothing that a tainted authority signed is used, whatever the server says. */
+const maxSpreadSeconds = 3600
 
 /** @throws SyntaxError when it is absent or not well-formed. */
 export function spiffeIdFrom(message: SPIFFEID | undefined): SpiffeId {
@@ -94,6 +98,7 @@ export function updateFrom(message: WireUpdate, trustDomain: TrustDomain, log: L
     throw new AssayError('internal', `the server sent no bundle of trust domain ${trustDomain}`)
   }
   return {
+    source: 'feed',
     revision: message.revision,
     complete: message.complete,
     entries: entriesFrom(message.entries, log),
@@ -102,6 +107,24 @@ export function updateFrom(message: WireUpdate, trustDomain: TrustDomain, log: L
     federatedBundles: message.federatedBundles.map((each) => bundleFrom(each, log)),
     removedFederated: message.removedFederatedTrustDomains.map(parseTrustDomain),
     serverTimeMs: message.serverTimeMs === 0 ? undefined : message.serverTimeMs,
+    replacementSpreadSeconds: Math.min(
+      Math.max(message.replacementSpreadSeconds, 0),
+      maxSpreadSeconds,
+    ),
+  }
+}
+
+/** An authority that has no id is not named to the server. */
+export function reportMessage({ bundleSequenceNumber, authorities }: Holdings): ReportRequest {
+  return {
+    bundleSequenceNumber,
+    authorities: authorities
+      .filter(({ authorityId }) => authorityId !== '')
+      .map(({ authorityId, svids, expiresAtMs }) => ({
+        authorityId,
+        svids,
+        expiresAt: Math.trunc(expiresAtMs / 1000),
+      })),
   }
 }
 

@@ -62,6 +62,7 @@ export async function* poll(options: PollOptions, signal: AbortSignal): AsyncGen
     held = await syncEntries(entries, { held, signal, log: options.log })
     const federated = await fetchFederated(bundles, { ...options, entries: held, signal })
     yield {
+      source: 'poll',
       revision: 0n,
       complete: true,
       entries: [...held.values()],
@@ -70,6 +71,7 @@ export async function* poll(options: PollOptions, signal: AbortSignal): AsyncGen
       federatedBundles: federated,
       removedFederated: [],
       serverTimeMs: undefined,
+      replacementSpreadSeconds: 0,
     }
     const spread = 0.9 + 0.2 * randomFraction(random)
     const waitMs = Math.round(interval.total('milliseconds') * spread)

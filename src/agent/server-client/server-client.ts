@@ -12,16 +12,17 @@ import type { TlsProfile } from '#rpc/tls.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { AgentEntry } from '../manager/agent-entry.ts'
+import type { Holdings } from '../manager/holdings.ts'
 import type { Issuer } from '../manager/identities.ts'
 import type { JwtSvid } from '../manager/jwt-svid-cache.ts'
 import type { Update } from '../manager/update.ts'
-import type { AuthorityTrust, X509Svid } from '../manager/x509-svid.ts'
+import type { X509Svid } from '../manager/x509-svid.ts'
 import type { NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import { type AgentIdentity, agentIdentity } from './agent-identity.ts'
 import { attestNode } from './attest-node.ts'
 import { certificateRequest } from './certificate-request.ts'
 import { jwtSvidFrom } from './jwt-svid.ts'
-import { bundleFrom, updateFrom } from './messages.ts'
+import { bundleFrom, reportMessage, updateFrom } from './messages.ts'
 import { poll } from './poll.ts'
 import { type ServerTrust, verifyServer } from './server-trust.ts'
 import { endWhenStalled } from './stalled.ts'
@@ -141,15 +142,23 @@ export class ServerClient implements Issuer, Disposable {
     yield* poll({ ...this.#options, connection, interval: this.#options.syncInterval }, signal)
   }
 
-  /** What the own bundle says of the authority that the agent's SVID ends at; undefined: the agent has none. */
-  trustOfOwnSvid(trustOf: (authorityId: string) => AuthorityTrust): AuthorityTrust | undefined {
+  /** The agent's own SVID, as far as its rotation goes; undefined: it has none. */
+  ownSvid(): Pick<X509Svid, 'authorityId' | 'expiresAtMs'> | undefined {
     if (this.#identity === undefined) return undefined
+    const expiresAtMs = this.#identity.expiresAtSeconds * 1000
     try {
-      return trustOf(this.#options.issuerIdOf(this.#identity.certificates))
+      return { authorityId: this.#options.issuerIdOf(this.#identity.certificates), expiresAtMs }
     } catch {
       // It ends at no authority that is known.
-      return 'unknown'
+      return { authorityId: '', expiresAtMs }
     }
+  }
+
+  /** Tells the server what the agent and its workloads have. @throws AssayError `unimplemented`: it does not count. */
+  async report(holdings: Holdings, signal: AbortSignal): Promise<void> {
+    await this.#live()
+      .client(FeedDefinition)
+      .report(reportMessage(holdings), { signal, timeoutMs: callLimitMs })
   }
 
   async issueJwtSvid(

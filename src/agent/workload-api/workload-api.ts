@@ -18,6 +18,7 @@ import { parseSpiffeId, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.t
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Metrics, StreamKind } from '#telemetry/metrics.ts'
 import type { WorkloadAttestation } from '../attestation/workload-attestation.ts'
+import type { Content, Reader, Verifies } from '../manager/deliveries.ts'
 import type { Entitlement } from '../manager/entitlements.ts'
 import { withUniqueHints } from '../manager/hints.ts'
 import type { Identities } from '../manager/identities.ts'
@@ -43,11 +44,9 @@ export interface WorkloadApiOptions {
   readonly log: Log
 }
 
-/** An answer that holds for as long as its entitlement's version. */
-interface X509Answer {
+/** What a stream sends; it holds for as long as its entitlement's version. */
+interface Answer extends Content {
   readonly encoded: Encoded
-  /** When the first SVID in it expires. Unix time. */
-  readonly expiresAtMs: number
 }
 
 /** Most audiences one token is asked for. */
@@ -131,10 +130,7 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
   /** Sends an answer, and another one whenever it has changed. */
   async *#follow(
     context: CallContext,
-    {
-      kind,
-      answer,
-    }: { kind: StreamKind; answer: (of: Entitlement) => X509Answer | Encoded | undefined },
+    { kind, answer }: { kind: StreamKind; answer: (of: Entitlement) => Answer | undefined },
   ): AsyncIterable<Encoded> {
     const { identities, metrics, status } = this.#options
     try {
@@ -142,6 +138,7 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
       using _use = caller.use()
       using _stream = metrics.stream(kind)
       using _count = countStream(status)
+      using delivery = identities.deliver(verifiesBy(kind), readerOf(context))
       if (kind === 'x509-svid') await identities.settled(caller, context.signal)
       let sent: Uint8Array | undefined
       for (;;) {
@@ -149,11 +146,16 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
         this.#requireSynchronized()
         if (caller.entries.length === 0 && !this.#admitsAnyone(kind)) throw noIdentity(context)
         if (kind === 'x509-svid') identities.want(caller)
-        const made = answer(caller)
-        const next = made !== undefined && 'encoded' in made ? made.encoded : made
-        if (next !== undefined && (sent === undefined || !equalBytes(sent, next.bytes))) {
-          sent = next.bytes
-          yield next
+        const next = answer(caller)
+        if (next === undefined) delivery.nothing()
+        else if (sent !== undefined && equalBytes(sent, next.encoded.bytes))
+          delivery.unchanged(next)
+        else {
+          sent = next.encoded.bytes
+          delivery.offer(next)
+          yield next.encoded
+          // Only once the message has gone to the socket is the next one asked for.
+          delivery.taken()
         }
         await caller.changedSince(seen, context.signal)
       }
@@ -194,17 +196,19 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
   }
 
   /** Undefined: nothing new can be said yet. */
-  #x509Svids(caller: Entitlement): X509Answer | undefined {
+  #x509Svids(caller: Entitlement): Answer | undefined {
     const answer = caller.memo(this.#makeX509Svids)
     if (answer instanceof AssayError) throw answer
-    if (answer === undefined || answer.expiresAtMs > this.#nowMs()) return answer
+    const nowMs = this.#nowMs()
+    if (answer === undefined || answer.svids.every((svid) => svid.expiresAtMs > nowMs))
+      return answer
     // One of them has expired this very moment: what is left is the answer.
     const fresh = this.#makeX509Svids(caller)
     if (fresh instanceof AssayError) throw fresh
     return fresh
   }
 
-  readonly #makeX509Svids = (caller: Entitlement): X509Answer | AssayError | undefined => {
+  readonly #makeX509Svids = (caller: Entitlement): Answer | AssayError | undefined => {
     const view = this.#options.identities.x509View(caller)
     switch (view.state) {
       case 'none':
@@ -218,22 +222,20 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
       case 'ready':
         return {
           encoded: encodeX509Svids(view),
-          expiresAtMs: Math.min(...view.identities.map(({ svid }) => svid.expiresAtMs)),
+          bundle: view.bundle,
+          svids: view.identities.map(({ svid }) => svid),
         }
     }
   }
 
-  readonly #makeX509Bundles = (caller: Entitlement): Encoded | undefined => {
-    const bundles = this.#bundleListOf(caller)
-    return bundles === undefined ? undefined : encodeX509Bundles(bundles)
-  }
+  readonly #makeX509Bundles = (caller: Entitlement): Answer | undefined =>
+    bundlesAnswer(this.#bundleListOf(caller), encodeX509Bundles)
 
-  readonly #makeJwtBundles = (caller: Entitlement): Encoded | undefined => {
-    const bundles = this.#bundleListOf(caller)
-    return bundles === undefined ? undefined : encodeJwtBundles(bundles)
-  }
+  readonly #makeJwtBundles = (caller: Entitlement): Answer | undefined =>
+    bundlesAnswer(this.#bundleListOf(caller), encodeJwtBundles)
 
-  #bundleListOf(caller: Entitlement): readonly Bundle[] | undefined {
+  /** The own one first. */
+  #bundleListOf(caller: Entitlement): readonly [Bundle, ...Bundle[]] | undefined {
     const { identities } = this.#options
     const { own } = identities.bundles
     return own === undefined ? undefined : [own, ...identities.federatedOf(caller.entries)]
@@ -273,6 +275,22 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
   #nowMs(): number {
     return this.#options.clock.now().epochMilliseconds
   }
+}
+
+function bundlesAnswer(
+  bundles: readonly [Bundle, ...Bundle[]] | undefined,
+  encode: (bundles: readonly Bundle[]) => Encoded,
+): Answer | undefined {
+  if (bundles === undefined) return undefined
+  return { encoded: encode(bundles), bundle: bundles[0], svids: [] }
+}
+
+function verifiesBy(kind: StreamKind): Verifies {
+  return kind === 'jwt-bundles' ? 'jwt' : 'x509'
+}
+
+function readerOf({ peer }: CallContext): Reader | undefined {
+  return peer.kind === 'unix' ? peer : undefined
 }
 
 function countStream(status: AgentStatus): Disposable {

@@ -1,4 +1,8 @@
-import { DiagnosisDefinition } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
+import {
+  type AuthorityUse,
+  DiagnosisDefinition,
+  type Status,
+} from '#rpc/gen/assay/agent/v1/diagnosis.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import type { Agent } from '#rpc/gen/spire/api/types/agent.ts'
 import {
@@ -187,11 +191,37 @@ const countCommand: Command = {
   },
 }
 
+/** Streams that have not been sent the present bundle yet hold a rotation up: they are worth a word. */
+function bundleText(status: Status): string {
+  const { bundleSequenceNumber: held, workloadBundleSequenceNumber: sent } = status
+  if (held === 0n) return 'none yet'
+  return sent === held ? `number ${held}` : `number ${held}; a workload still has number ${sent}`
+}
+
+const reportTexts: Readonly<Record<string, string>> = {
+  taken: 'the server has it',
+  pending: 'the server does not have it yet',
+  unsupported: 'this server counts none',
+  none: 'none: the server is not followed by a feed',
+}
+
+const reportText = ({ report }: Status): string => reportTexts[report] ?? report
+
+function authorityText(
+  { authorityId, trust, svids, expiresAt }: AuthorityUse,
+  now: number,
+): string {
+  return `${authorityId} (${trust}): ${count(svids, 'SVID')}, the last ${timeLeftText(expiresAt, now)}`
+}
+
 const status: Command = {
   name: 'agent status',
   summary: 'what the agent on this machine does, and whether it is well',
   options: agentAdministrationOptions,
-  details: 'Exit status 6 when it is not ready.',
+  details: `
+'Authority' lines count the X.509-SVIDs that this agent and its workloads have of each authority: one that is tainted is
+done with here when its line is gone. 'Report' says whether the server knows all that.
+Exit status 6 when the agent is not ready.`,
   async run(context) {
     using connection = await connectAgentAdministration(context)
     const status = await connection
@@ -212,6 +242,9 @@ const status: Command = {
       ['X.509-SVIDs', String(status.x509Svids)],
       ['JWT-SVIDs', String(status.jwtSvids)],
       ['Open streams', String(status.streams)],
+      ['Bundle', bundleText(status)],
+      ['Report', reportText(status)],
+      ...status.authorities.map((use) => ['Authority', authorityText(use, now)] as const),
     ])) {
       context.print(line)
     }

@@ -52,12 +52,7 @@ const isSame = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =
   a !== undefined && b !== undefined && equalBytes(a, b)
 
 const certificateMessage = (certificate: Certificate): GetInfoResponse_Cert => ({
-  id: idOf(certificate),
+  id: idMessage(parseSpiffeId(certificate.uris[0] ?? '')),
   expiresAt: certificate.notAfterSeconds,
   subject: certificate.subjectText,
 })
-
-/** A CA above ours may have none. */
-function idOf({ uris: [uri] }: Certificate): GetInfoResponse_Cert['id'] {
-  return uri?.startsWith('spiffe://') ? idMessage(parseSpiffeId(uri)) : undefined
-}

@@ -85,6 +85,28 @@ export interface Status {
   jwtSvids: number;
   /** Streams of the Workload API that are open. */
   streams: number;
+  /** Of the own trust domain's bundle that the agent holds; zero: none yet. */
+  bundleSequenceNumber: bigint;
+  /** Of the oldest one that a workload with an open stream was sent last. */
+  workloadBundleSequenceNumber: bigint;
+  /**
+   * Whether the server has taken the report of what agent and workloads have: taken, pending, unsupported (it does not
+   * count reports), none (it is not followed, or has no feed).
+   */
+  report: string;
+  /** The X.509 authorities of the SVIDs that the agent and its workloads have, by id. */
+  authorities: AuthorityUse[];
+}
+
+export interface AuthorityUse {
+  /** Subject key identifier, lower-case hex. */
+  authorityId: string;
+  /** What the own bundle says of it: trusted, tainted, unknown. */
+  trust: string;
+  /** How many SVIDs it signed of those that agent and workloads have, the agent's own included. */
+  svids: number;
+  /** Unix time at which the last of them expires. */
+  expiresAt: number;
 }
 
 function createBaseExplainRequest(): ExplainRequest {
@@ -904,6 +926,10 @@ function createBaseStatus(): Status {
     x509Svids: 0,
     jwtSvids: 0,
     streams: 0,
+    bundleSequenceNumber: 0n,
+    workloadBundleSequenceNumber: 0n,
+    report: "",
+    authorities: [],
   };
 }
 
@@ -955,6 +981,26 @@ export const Status: MessageFns<Status> = {
     }
     if (message.streams !== 0) {
       writer.uint32(96).int32(message.streams);
+    }
+    if (message.bundleSequenceNumber !== 0n) {
+      if (BigInt.asUintN(64, message.bundleSequenceNumber) !== message.bundleSequenceNumber) {
+        throw new globalThis.Error("value provided for field message.bundleSequenceNumber of type uint64 too large");
+      }
+      writer.uint32(104).uint64(message.bundleSequenceNumber);
+    }
+    if (message.workloadBundleSequenceNumber !== 0n) {
+      if (BigInt.asUintN(64, message.workloadBundleSequenceNumber) !== message.workloadBundleSequenceNumber) {
+        throw new globalThis.Error(
+          "value provided for field message.workloadBundleSequenceNumber of type uint64 too large",
+        );
+      }
+      writer.uint32(112).uint64(message.workloadBundleSequenceNumber);
+    }
+    if (message.report !== "") {
+      writer.uint32(122).string(message.report);
+    }
+    for (const v of message.authorities) {
+      AuthorityUse.encode(v!, writer.uint32(130).fork()).join();
     }
     return writer;
   },
@@ -1068,6 +1114,38 @@ export const Status: MessageFns<Status> = {
             message.streams = reader.int32();
             continue;
           }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.bundleSequenceNumber = reader.uint64() as bigint;
+            continue;
+          }
+          case 14: {
+            if (tag !== 112) {
+              break;
+            }
+
+            message.workloadBundleSequenceNumber = reader.uint64() as bigint;
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.report = reader.string();
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.authorities.push(AuthorityUse.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1118,6 +1196,18 @@ export const Status: MessageFns<Status> = {
     if (message.streams !== undefined) {
       obj.streams = Math.round(message.streams);
     }
+    if (message.bundleSequenceNumber !== undefined) {
+      obj.bundle_sequence_number = message.bundleSequenceNumber.toString();
+    }
+    if (message.workloadBundleSequenceNumber !== undefined) {
+      obj.workload_bundle_sequence_number = message.workloadBundleSequenceNumber.toString();
+    }
+    if (message.report !== undefined) {
+      obj.report = message.report;
+    }
+    if (message.authorities !== undefined) {
+      obj.authorities = message.authorities.map((e) => AuthorityUse.toJSON(e));
+    }
     return obj;
   },
 
@@ -1138,6 +1228,126 @@ export const Status: MessageFns<Status> = {
     message.x509Svids = object.x509Svids ?? 0;
     message.jwtSvids = object.jwtSvids ?? 0;
     message.streams = object.streams ?? 0;
+    message.bundleSequenceNumber = (object.bundleSequenceNumber !== undefined && object.bundleSequenceNumber !== null)
+      ? BigInt(object.bundleSequenceNumber)
+      : 0n;
+    message.workloadBundleSequenceNumber =
+      (object.workloadBundleSequenceNumber !== undefined && object.workloadBundleSequenceNumber !== null)
+        ? BigInt(object.workloadBundleSequenceNumber)
+        : 0n;
+    message.report = object.report ?? "";
+    message.authorities = object.authorities?.map((e) => AuthorityUse.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseAuthorityUse(): AuthorityUse {
+  return { authorityId: "", trust: "", svids: 0, expiresAt: 0 };
+}
+
+export const AuthorityUse: MessageFns<AuthorityUse> = {
+  encode(message: AuthorityUse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.authorityId !== "") {
+      writer.uint32(10).string(message.authorityId);
+    }
+    if (message.trust !== "") {
+      writer.uint32(18).string(message.trust);
+    }
+    if (message.svids !== 0) {
+      writer.uint32(24).uint32(message.svids);
+    }
+    if (message.expiresAt !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.expiresAt)) !== BigInt(message.expiresAt)) {
+        throw new globalThis.Error("value provided for field BigInt(message.expiresAt) of type int64 too large");
+      }
+      writer.uint32(32).int64(BigInt(message.expiresAt));
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AuthorityUse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAuthorityUse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.authorityId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.trust = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.svids = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.expiresAt = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: AuthorityUse): unknown {
+    const obj: any = {};
+    if (message.authorityId !== undefined) {
+      obj.authority_id = message.authorityId;
+    }
+    if (message.trust !== undefined) {
+      obj.trust = message.trust;
+    }
+    if (message.svids !== undefined) {
+      obj.svids = Math.round(message.svids);
+    }
+    if (message.expiresAt !== undefined) {
+      obj.expires_at = globalThis.String(message.expiresAt);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<AuthorityUse>, I>>(base?: I): AuthorityUse {
+    return AuthorityUse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AuthorityUse>, I>>(object: I): AuthorityUse {
+    const message = createBaseAuthorityUse();
+    message.authorityId = object.authorityId ?? "";
+    message.trust = object.trust ?? "";
+    message.svids = object.svids ?? 0;
+    message.expiresAt = object.expiresAt ?? 0;
     return message;
   },
 };

@@ -68,14 +68,7 @@ export interface RotateRequest {
    * Activate this many seconds after the successor was published, whoever has it by then, instead of when every live
    * node has it.
    */
-  afterSeconds?:
-    | number
-    | undefined;
-  /**
-   * Only go on with the rotation of this authority, and begin no other: one that is over is answered by "done". For a
-   * caller that has lost its stream.
-   */
-  predecessorId: string;
+  afterSeconds?: number | undefined;
 }
 
 export interface RotationProgress {
@@ -120,10 +113,7 @@ export interface Key {
   /** What happens next to it and when: "activates", "is replaced", "leaves the bundle". Empty: nothing. */
   nextEvent: string;
   nextEventAt: number;
-  /**
-   * Nodes that hold X.509-SVIDs of the authority, or may after a restart of the server, and how many these are as far
-   * as known.
-   */
+  /** Nodes and X.509-SVIDs that depend on the authority, as far as known. */
   nodes: number;
   svids: number;
   /** Unix time at which the last of what it signed expires; zero: it has signed nothing. */
@@ -723,7 +713,7 @@ export const Rotation: MessageFns<Rotation> = {
 };
 
 function createBaseRotateRequest(): RotateRequest {
-  return { kind: "", retire: false, force: false, afterSeconds: undefined, predecessorId: "" };
+  return { kind: "", retire: false, force: false, afterSeconds: undefined };
 }
 
 export const RotateRequest: MessageFns<RotateRequest> = {
@@ -739,9 +729,6 @@ export const RotateRequest: MessageFns<RotateRequest> = {
     }
     if (message.afterSeconds !== undefined) {
       writer.uint32(32).int32(message.afterSeconds);
-    }
-    if (message.predecessorId !== "") {
-      writer.uint32(42).string(message.predecessorId);
     }
     return writer;
   },
@@ -791,14 +778,6 @@ export const RotateRequest: MessageFns<RotateRequest> = {
             message.afterSeconds = reader.int32();
             continue;
           }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.predecessorId = reader.string();
-            continue;
-          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -825,9 +804,6 @@ export const RotateRequest: MessageFns<RotateRequest> = {
     if (message.afterSeconds !== undefined) {
       obj.after_seconds = Math.round(message.afterSeconds);
     }
-    if (message.predecessorId !== undefined) {
-      obj.predecessor_id = message.predecessorId;
-    }
     return obj;
   },
 
@@ -840,7 +816,6 @@ export const RotateRequest: MessageFns<RotateRequest> = {
     message.retire = object.retire ?? false;
     message.force = object.force ?? false;
     message.afterSeconds = object.afterSeconds ?? undefined;
-    message.predecessorId = object.predecessorId ?? "";
     return message;
   },
 };

@@ -1,0 +1,37 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { authorityUses, type Holdings, isSameReport } from './holdings.ts'
+
+const svid = (authorityId: string, expiresAtMs: number) => ({ authorityId, expiresAtMs })
+
+test('authorityUses() counts each SVID once, and gives the last expiry of each authority', () => {
+  const shared = svid('b', 20)
+  assert.deepEqual(
+    authorityUses([shared, svid('a', 10), shared, svid('b', 30), svid('b', 25)], 0),
+    [
+      { authorityId: 'a', svids: 1, expiresAtMs: 10 },
+      { authorityId: 'b', svids: 3, expiresAtMs: 30 },
+    ],
+  )
+})
+
+test('authorityUses() leaves out what has expired', () => {
+  assert.deepEqual(authorityUses([svid('a', 10), svid('b', 11)], 10), [
+    { authorityId: 'b', svids: 1, expiresAtMs: 11 },
+  ])
+})
+
+test('isSameReport() looks at all that is told to the server, and nothing else', () => {
+  const use = { authorityId: 'a', svids: 1, expiresAtMs: 10 }
+  const report: Holdings = { bundleSequenceNumber: 1n, authorities: [use], againAtMs: undefined }
+  assert.ok(isSameReport(report, { ...report, authorities: [{ ...use }], againAtMs: 5 }))
+  for (const other of [
+    { bundleSequenceNumber: 2n },
+    { authorities: [] },
+    { authorities: [{ ...use, authorityId: 'b' }] },
+    { authorities: [{ ...use, svids: 2 }] },
+    { authorities: [{ ...use, expiresAtMs: 11 }] },
+  ]) {
+    assert.equal(isSameReport(report, { ...report, ...other }), false)
+  }
+})
