@@ -7,6 +7,7 @@ import { allCommands } from '#cli/catalog.ts'
 import { commonOptions, type Option } from '#cli/command.ts'
 import { exitStatuses } from '#cli/exit-status.ts'
 import { detailLines, optionLabel } from '#cli/help.ts'
+import { helperConfigSchema } from '#cli/helper/config.ts'
 import { jsonSchema, markdownTable } from '#config/reference.ts'
 import { serverConfigSchema } from '#server/config.ts'
 import { commandManual, daemonManual } from './manual.ts'
@@ -22,7 +23,8 @@ function configuration(): string {
 One YAML file a daemon. Names are SPIRE's wherever the meaning is the same. An unknown key is an error that names
 its line; \`bin/assay-server validate --config FILE\` and \`bin/assay-agent validate --config FILE\` check without starting.
 Durations are written \`90s\`, \`15m\`, \`24h\` or \`1h30m\`. No secret stands in these files: keys that end in \`_file\` name
-where it is. Editors can use [server.schema.json](server.schema.json) and [agent.schema.json](agent.schema.json).
+where it is. Editors can use [server.schema.json](server.schema.json), [agent.schema.json](agent.schema.json) and
+[helper.schema.json](helper.schema.json).
 
 ## assay-server
 
@@ -31,6 +33,10 @@ ${markdownTable(serverConfigSchema)}
 ## assay-agent
 
 ${markdownTable(agentConfigSchema)}
+
+## assay helper
+
+${markdownTable(helperConfigSchema)}
 `
 }
 
@@ -134,6 +140,7 @@ const documents: Readonly<Record<string, string>> = {
   'docs/configuration.md': configuration(),
   'docs/server.schema.json': `${JSON.stringify(jsonSchema(serverConfigSchema), undefined, 2)}\n`,
   'docs/agent.schema.json': `${JSON.stringify(jsonSchema(agentConfigSchema), undefined, 2)}\n`,
+  'docs/helper.schema.json': `${JSON.stringify(jsonSchema(helperConfigSchema), undefined, 2)}\n`,
   'docs/commands.md': await commandReference(),
   'docs/man/assay.1': commandManual(await allCommands(), commonOptions),
   'docs/man/assay-server.8': daemonManual('assay-server', {

@@ -28,6 +28,7 @@ const groups: Readonly<Record<string, () => Promise<{ readonly commands: readonl
   fetch: () => import('./commands/fetch.ts'),
   validate: () => import('./commands/validate.ts'),
   watch: () => import('./commands/watch.ts'),
+  helper: () => import('./commands/helper.ts'),
   why: () => import('./commands/why.ts'),
   refusal: () => import('./commands/refusal.ts'),
   healthcheck: () => import('./commands/healthcheck.ts'),

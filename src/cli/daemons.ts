@@ -115,6 +115,13 @@ function connect(context: CommandContext, daemon: Daemon): Promise<Connection> {
   return reached(context, daemon, connection)
 }
 
+/** The Workload API of a configuration, which may leave it to the environment. Nothing connects yet. */
+export function workloadApiAt(context: CommandContext, address: string | undefined): WorkloadApi {
+  const { variable, path } = agent
+  const text = address ?? context.environment[variable] ?? path
+  return new WorkloadApi(text.startsWith('/') ? `unix://${text}` : text, context.clock)
+}
+
 function socketPath(context: CommandContext, { option, variable, path }: Daemon): string {
   const given = optional(context, option)
   const [text, from] =

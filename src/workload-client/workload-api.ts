@@ -126,13 +126,18 @@ export class WorkloadApi implements Disposable {
     throw new AssayError('unavailable', 'the agent ended the stream without an answer')
   }
 
-  /** The JWK set of each trust domain, as JSON text. */
-  async jwtBundles(signal: AbortSignal): Promise<ReadonlyMap<TrustDomain, string>> {
+  /** The JWK set of each trust domain, as JSON text, the present ones at once. */
+  async *jwtBundleSets(signal: AbortSignal): AsyncGenerator<ReadonlyMap<TrustDomain, string>> {
     for await (const { bundles } of this.#client.fetchJWTBundles({}, this.#options(signal))) {
-      return new Map(
+      yield new Map(
         [...bundles].map(([key, json]) => [trustDomainOfKey(key), new TextDecoder().decode(json)]),
       )
     }
+  }
+
+  /** The present JWK set of each trust domain, as JSON text. */
+  async jwtBundles(signal: AbortSignal): Promise<ReadonlyMap<TrustDomain, string>> {
+    for await (const bundles of this.jwtBundleSets(signal)) return bundles
     throw new AssayError('unavailable', 'the agent ended the stream without an answer')
   }
 

@@ -584,6 +584,15 @@ test('version, help and completion need no daemon', async () => {
   await fails(2, ['completion', 'tcsh'], { message: /needs a SHELL: bash, zsh, fish/ })
 })
 
+test('helper checks its file, and says so', async () => {
+  const file = installation.at('helper.yaml')
+  writeFileSync(file, `cert_dir: files\nsvid_file_name: svid.pem\n`)
+  const args = ['helper', '--config', file, '--validate']
+  assert.deepEqual(await lines(...args), ['the configuration is valid'])
+  assert.deepEqual(await json(args), { valid: true })
+  await fails(2, ['helper'], { message: /needs --config FILE/ })
+})
+
 test('a wrong call ends with status 2, and says what was probably meant', async () => {
   await Promise.all([
     fails(2, [], { message: /^usage: assay NOUN VERB/ }),
