@@ -23,6 +23,7 @@ const groups: Readonly<Record<string, () => Promise<{ readonly commands: readonl
   tpm: () => import('./commands/tpm.ts'),
   inventory: () => import('./commands/inventory.ts'),
   hsm: () => import('./commands/hsm.ts'),
+  authority: () => import('./commands/authority.ts'),
   x509: () => import('./commands/x509.ts'),
   jwt: () => import('./commands/jwt.ts'),
   fetch: () => import('./commands/fetch.ts'),

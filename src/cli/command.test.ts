@@ -45,6 +45,7 @@ function contextOf(...args: readonly string[]): CommandContext {
     json: false,
     print: () => {},
     note: () => {},
+    progress: () => {},
     readInput: () => Promise.resolve('from standard input'),
     setStatus: () => {},
     environment: {},

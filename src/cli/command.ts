@@ -32,6 +32,8 @@ export interface CommandContext {
   print(line: string): void
   /** Writes one line to standard error: notes that must not disturb what a script reads. */
   note(line: string): void
+  /** Shows what long work has come to on one line of the terminal, if there is one; empty: nothing. */
+  progress(line: string): void
   /** Reads standard input to its end. */
   readInput(): Promise<string>
   /** The exit status of a command that did its work and found something amiss; see `exitStatuses`. */

@@ -19,7 +19,7 @@ test('completions() of nothing are the nouns that people use', async () => {
 })
 
 test('completions() of a noun are its verbs', async () => {
-  assert.deepEqual(await after('hsm'), ['status', 'keys', 'resume', 'accept-clock'])
+  assert.deepEqual(await after('hsm'), ['status', 'keys', 'rotate', 'resume', 'accept-clock'])
   assert.deepEqual(await after('nix'), [])
   assert.deepEqual(await after('hsm', 'nix'), [])
 })

@@ -98,15 +98,14 @@ export function connectWorkloadApi(context: CommandContext): Promise<WorkloadApi
 }
 
 /** The Workload API, with a time limit for connecting alone. The caller disposes of it. */
-export async function streamWorkloadApi(context: CommandContext): Promise<WorkloadApi> {
+export function streamWorkloadApi(context: CommandContext): Promise<WorkloadApi> {
   const api = new WorkloadApi(`unix://${socketPath(context, agent)}`, context.clock)
-  const connected = new AbortController()
-  startTimeout(context, agent, AbortSignal.any([context.signal, connected.signal]))
-  try {
-    return await reached(context, agent, api)
-  } finally {
-    connected.abort()
-  }
+  return reachedInTime(context, agent, api)
+}
+
+/** The server's administration API, with a time limit for connecting alone. The caller disposes of the connection. */
+export function streamServer(context: CommandContext): Promise<Connection> {
+  return reachedInTime(context, server, connectUnix(socketPath(context, server), context))
 }
 
 function connect(context: CommandContext, daemon: Daemon): Promise<Connection> {
@@ -146,6 +145,19 @@ function startTimeout(context: CommandContext, daemon: Daemon, done: AbortSignal
       // It was done in time.
     },
   )
+}
+
+/** {@link reached}, with a time limit that ends with it. */
+async function reachedInTime<
+  T extends Disposable & { connect(options: { readonly signal: AbortSignal }): Promise<void> },
+>(context: CommandContext, daemon: Daemon, connection: T): Promise<T> {
+  const connected = new AbortController()
+  startTimeout(context, daemon, AbortSignal.any([context.signal, connected.signal]))
+  try {
+    return await reached(context, daemon, connection)
+  } finally {
+    connected.abort()
+  }
 }
 
 /** Connects now: a daemon that is not there is told apart before anything is asked of it. */

@@ -54,7 +54,7 @@ test('overview() lists every command and exit status in 120 columns', () => {
 test('overview() of a noun lists its commands alone', async () => {
   const lines = overview(await commandsOf('hsm'), 'hsm')
   assert.equal(lines[0], 'usage: assay hsm VERB [option…]')
-  assert.equal(lines.filter((line) => line.startsWith('  ')).length, 4)
+  assert.equal(lines.filter((line) => line.startsWith('  ')).length, 5)
 })
 
 test('optionLabel() shows a few choices, else what the value is', () => {

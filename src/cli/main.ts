@@ -10,10 +10,11 @@ import { allCommands, commandsOf, nouns } from './catalog.ts'
 import { type Command, type CommandContext, parseArguments } from './command.ts'
 import { exitStatusOf } from './exit-status.ts'
 import { commandHelp, overview } from './help.ts'
-import { visible } from './print.ts'
+import { Terminal } from './terminal.ts'
 
-const print = (line: string): void => void process.stdout.write(`${visible(line)}\n`)
-const note = (line: string): void => void process.stderr.write(`${visible(line)}\n`)
+const terminal = new Terminal(process.stdout, process.stderr)
+const print = (line: string): void => terminal.print(line)
+const note = (line: string): void => terminal.note(line)
 
 /** Why a command ended before it was done. */
 class Interrupted extends Error {
@@ -80,6 +81,7 @@ async function runCommand(command: Command, args: readonly string[]): Promise<nu
       json,
       print,
       note,
+      progress: (line) => terminal.progress(line),
       readInput: () => text(process.stdin),
       setStatus: (of) => {
         status = of
@@ -98,6 +100,7 @@ async function runCommand(command: Command, args: readonly string[]): Promise<nu
     note(errorText(error, json))
     return exitStatusOf(error)
   } finally {
+    terminal.progress('')
     // Whatever still waits for the end of the command would hold the process.
     stop.abort()
   }

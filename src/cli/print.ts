@@ -61,6 +61,16 @@ export function fields(pairs: readonly (readonly [string, string])[]): readonly 
   return shown.map(([name, value]) => `${name.padEnd(width)}  ${value}`)
 }
 
+/** The last part of each ID, of as many as fit a line: `n001, n002 and 7 more`. `of`: how many there are. */
+export function named(ids: readonly string[], of = ids.length): string {
+  const shown = ids.slice(0, 3).map((id) => {
+    const name = id.slice(id.lastIndexOf('/') + 1)
+    return name.length > 16 ? `${name.slice(0, 12)}…` : name
+  })
+  const rest = of - shown.length
+  return rest > 0 ? `${shown.join(', ')} and ${rest} more` : shown.join(', ')
+}
+
 /** `1 entry`, `2 entries`. */
 export function count(of: number, one: string, many = `${one}s`): string {
   return `${of} ${of === 1 ? one : many}`

@@ -73,6 +73,18 @@ export function verifyChain(request: ChainRequest): Certificate[] {
   return new PathSearch(request).run()
 }
 
+/**
+ * Checks what every issuer of `path`, leaf first, allows below it: that it is a CA, its path length and its name
+ * constraints. Signatures and dates are not looked at, so that a path can be judged before it is signed.
+ *
+ * @throws AssayError `unauthenticated`, as {@link verifyChain} does.
+ */
+export function checkIssuers(path: readonly Certificate[]): void {
+  for (const [index, issuer] of path.entries()) {
+    if (index > 0) checkIssuer(issuer, path.slice(0, index))
+  }
+}
+
 class PathSearch {
   readonly #request: ChainRequest
   #signatureChecks = 0

@@ -35,6 +35,46 @@ const keyManagerSchema = oneOf({
   memory: object({}),
 }).describe('Where signing keys are. Use pkcs11; disk is for trying things out, memory for tests.')
 
+const upstreamCertificates = {
+  cert_file_path: path().describe(
+    'PEM: the certificate of the CA that signs, then those of its issuers as far as they are no roots.',
+  ),
+  bundle_file_path: path()
+    .optional()
+    .describe(
+      'PEM: the roots that verifiers are to trust. Default: the one certificate in cert_file_path, which is then self-signed.',
+    ),
+}
+
+const upstreamAuthoritySchema = oneOf({
+  disk: object({
+    ...upstreamCertificates,
+    key_file_path: path().describe(
+      'The key of that CA, PEM without a passphrase, readable by its owner alone.',
+    ),
+  }),
+  pkcs11: object({
+    ...upstreamCertificates,
+    module: path().describe('The PKCS#11 library of the HSM with the key of that CA.'),
+    token_label: text({ maxBytes: 32 }).describe('The label of the token that holds it.'),
+    token_serial: text({ maxBytes: 16 })
+      .optional()
+      .describe('Its serial number, where several tokens have that label.'),
+    pin_file: path()
+      .optional()
+      .describe(
+        'A file with the PIN of the token’s user, readable by its owner alone. Default: the credential upstream-hsm-pin that systemd passes.',
+      ),
+    key_label: text({ maxBytes: 128 }).describe(
+      'The label of the key pair, as `assay ceremony` made it.',
+    ),
+  }),
+})
+  .optional()
+  .describe(
+    'The CA that certifies this server’s X.509 authorities: the server is then an intermediate. The files are read again all the time, so that a renewed CA is picked up without a restart. Default: none, the authorities are self-signed.',
+  )
+
 const nodeAttestorsSchema = object({
   tpm: object({
     endorsement_ca: path()
@@ -128,6 +168,7 @@ export const serverConfigSchema = object({
     .default({ sqlite: {} })
     .describe('Where entries, nodes and bundles are kept.'),
   key_manager: keyManagerSchema,
+  upstream_authority: upstreamAuthoritySchema,
   node_attestors: nodeAttestorsSchema,
   ratelimit: object({
     attestation: boolean()

@@ -77,7 +77,11 @@ function say(text: string): number {
 
 async function validate(config: ServerConfig): Promise<number> {
   for (const warning of configWarnings(config)) console.error(`warning: ${warning}`)
-  const problems = await namedFileProblems(config)
+  const problems = await namedFileProblems(config, {
+    clock: new SystemClock(),
+    random: new SystemRandom(),
+    monotonicMs: () => performance.now(),
+  })
   for (const problem of problems) console.error(problem)
   return problems.length > 0 ? needsOperator : say('the configuration is valid')
 }

@@ -1,12 +1,17 @@
 import { constants } from 'node:fs'
 import { access, stat } from 'node:fs/promises'
 import { messageOf } from '#base/errors.ts'
+import { silentLog } from '#base/log.ts'
+import { type CatalogDependencies, newUpstreamAuthority } from './catalog/built-ins.ts'
 import { loadEndorsementAuthorities } from './catalog/endorsement-authorities.ts'
 import type { ServerConfig } from './config.ts'
 
 /** What is wrong with the files the configuration names, before a server is started on them. One line each. */
-export async function namedFileProblems(config: ServerConfig): Promise<readonly string[]> {
-  const { key_manager, node_attestors } = config
+export async function namedFileProblems(
+  config: ServerConfig,
+  process: Omit<CatalogDependencies, 'log'>,
+): Promise<readonly string[]> {
+  const { key_manager, node_attestors, upstream_authority } = config
   const problems: string[] = []
   const check = async (what: string, work: () => Promise<void>): Promise<void> => {
     try {
@@ -15,18 +20,27 @@ export async function namedFileProblems(config: ServerConfig): Promise<readonly 
       problems.push(`${what}: ${messageOf(error)}`)
     }
   }
-  if (key_manager.kind === 'pkcs11') {
-    const { module, pin_file } = key_manager
-    await check('key_manager.pkcs11.module', () => access(module, constants.R_OK))
-    if (pin_file !== undefined) {
-      await check('key_manager.pkcs11.pin_file', async () => {
-        const { mode, size } = await stat(pin_file)
-        if ((mode & 0o077) !== 0) {
-          throw new Error(`others may read ${pin_file}; run chmod 0400 ${pin_file}`)
-        }
-        if (size === 0) throw new Error(`${pin_file} is empty`)
-      })
-    }
+  const checkHsm = async (
+    key: string,
+    { module, pin_file }: { readonly module: string; readonly pin_file: string | undefined },
+  ): Promise<void> => {
+    await check(`${key}.module`, () => access(module, constants.R_OK))
+    if (pin_file === undefined) return
+    await check(`${key}.pin_file`, async () => {
+      const { mode, size } = await stat(pin_file)
+      if ((mode & 0o077) !== 0) {
+        throw new Error(`others may read ${pin_file}; run chmod 0400 ${pin_file}`)
+      }
+      if (size === 0) throw new Error(`${pin_file} is empty`)
+    })
+  }
+  if (key_manager.kind === 'pkcs11') await checkHsm('key_manager.pkcs11', key_manager)
+  if (upstream_authority?.kind === 'pkcs11') {
+    await checkHsm('upstream_authority.pkcs11', upstream_authority)
+  }
+  await using upstream = newUpstreamAuthority(config, { ...process, log: silentLog })
+  if (upstream !== undefined) {
+    await check('upstream_authority', async () => void (await upstream.current()))
   }
   const { tpm } = node_attestors
   if (tpm !== undefined) {

@@ -26,7 +26,7 @@ import { limiting } from './api/limits.ts'
 import { addLocalServices, addTlsServices, type ServiceDependencies } from './api/services.ts'
 import { AuthorityManager } from './authority/authority-manager.ts'
 import { BundleCache } from './bundle/bundle-cache.ts'
-import { openKeyManager, openNodeAttestors } from './catalog/built-ins.ts'
+import { newUpstreamAuthority, openKeyManager, openNodeAttestors } from './catalog/built-ins.ts'
 import { newClientVerifier } from './client-verifier.ts'
 import { configWarnings, type ServerConfig } from './config.ts'
 import type { Datastore } from './datastore/datastore.ts'
@@ -291,11 +291,14 @@ async function openParts(
     isConnected: (agentId) => connected.has(agentId),
     clock,
   })
+  const upstreamAuthority = newUpstreamAuthority(config, process)
+  if (upstreamAuthority !== undefined) resources.use(upstreamAuthority)
   const authorities = resources.use(
     await AuthorityManager.open({
       datastore,
       keyManager,
       holders: holdings,
+      upstreamAuthority,
       clock,
       random,
       log: log.child({ component: 'authority' }),
@@ -314,6 +317,10 @@ async function openParts(
       },
     }),
   )
+  if (!authorities.states('x509').some(({ state }) => state === 'active')) {
+    // Nothing that was certified before can be signed with either: whoever starts it is told what is wrong.
+    await upstreamAuthority?.current()
+  }
   const entries = resources.use(await AuthorizedEntries.load(datastore, { trustDomain, clock }))
   const bundles = resources.use(await BundleCache.load(datastore))
   const serverSvid = await ServerSvid.open({

@@ -21,6 +21,7 @@ function vitalsOf(changes: Partial<Vitals> = {}) {
     authorities: {
       health: () => ({ healthy: true, canIssue: true, detail: '' }),
       states: () => [],
+      upstream: () => undefined,
     },
     bundles: { size: 1 },
     entries: { size: 2 },
@@ -57,6 +58,7 @@ test('registerHealth() tells of a server without an SVID, and of authorities tha
     authorities: {
       health: () => ({ healthy: false, canIssue: true, detail: 'no round' }),
       states: () => [],
+      upstream: () => undefined,
     },
   })
   const { ready, checks } = health.report()

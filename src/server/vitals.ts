@@ -13,7 +13,7 @@ import type { ServerSvid } from './svid/server-svid.ts'
 
 /** The parts of a server that can be unwell. */
 export interface Vitals {
-  readonly authorities: Pick<AuthorityManager, 'health' | 'states'>
+  readonly authorities: Pick<AuthorityManager, 'health' | 'states' | 'upstream'>
   readonly bundles: Pick<BundleCache, 'size'>
   readonly entries: Pick<AuthorizedEntries, 'size'>
   readonly keyManager: Pick<KeyManager, 'status'>
@@ -40,6 +40,13 @@ export function registerHealth(health: Health, vitals: Vitals): void {
     const { healthy, detail } = vitals.authorities.health()
     return healthy ? well : notReady(detail)
   })
+  if (vitals.authorities.upstream() !== undefined) {
+    // What is signed now is good; it is the time to come that needs somebody.
+    health.register('upstream-authority', () => {
+      const detail = vitals.authorities.upstream()?.problem
+      return detail === undefined ? well : { ...well, detail }
+    })
+  }
   health.register('server-svid', () =>
     vitals.serverSvid.current() === undefined ? notReady('the server has no SVID yet') : well,
   )
@@ -58,6 +65,7 @@ export function registerMetrics(metrics: Metrics, vitals: Vitals): void {
     const expiries = [
       ['x509-ca', end('x509')],
       ['jwt-key', end('jwt')],
+      ['upstream-ca', vitals.authorities.upstream()?.endSeconds],
       ['server-svid', vitals.serverSvid.current()?.expiresAtSeconds],
     ] as const
     for (const [what, atSeconds] of expiries) {

@@ -37,7 +37,7 @@ export type KeyManagerStateLabel = (typeof keyManagerStates)[number]
 export type SvidType = 'x509' | 'jwt' | 'agent' | 'server' | 'x509-ca'
 export type StreamKind = 'feed' | 'sync' | 'x509-svid' | 'x509-bundles' | 'jwt-bundles' | 'sds'
 export type CacheName = 'entries' | 'nodes' | 'bundles' | 'x509-svids' | 'jwt-svids' | 'workloads'
-export type Expiring = 'x509-ca' | 'jwt-key' | 'server-svid' | 'agent-svid'
+export type Expiring = 'x509-ca' | 'upstream-ca' | 'jwt-key' | 'server-svid' | 'agent-svid'
 
 /**
  * The metrics of a process. Labels take few values: methods, stable reasons, types; never an address, a

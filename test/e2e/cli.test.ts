@@ -537,8 +537,9 @@ test('inventory import takes all lines or none; approve, deny and ban take the b
 
 test('hsm status and keys tell about the signing keys of whatever key manager', async () => {
   const status = await lines('hsm', 'status')
-  assert.deepEqual(status.slice(0, 3), ['Signing  ok', 'Keys in  disk DIR/server/keys', ''])
-  assert.match(status[3] ?? '', /^KEY +TYPE +FOR +STATE +EXPIRES +NEXT$/)
+  assert.deepEqual(status.slice(0, 2), ['Signing  ok', 'Keys in  disk DIR/server/keys'])
+  assert.match(status[2] ?? '', /^Bundle {3}number \d+, held by [01] of 1 live node/)
+  assert.match(status[4] ?? '', /^KEY +TYPE +FOR +STATE +AGE +DEPENDS ON IT +NEXT$/)
   const [said, keys, table] = await Promise.all([
     json(['hsm', 'status']),
     json(['hsm', 'keys']),
@@ -551,6 +552,81 @@ test('hsm status and keys tell about the signing keys of whatever key manager', 
   await fails(1, ['hsm', 'resume', '--json'], { message })
   assert.match((await lines('hsm', 'accept-clock'))[0] ?? '', /^accepted TIME$/)
   assert.deepEqual(Object.keys((await json(['hsm', 'accept-clock'])) as object), ['accepted'])
+})
+
+test('hsm rotate tells each step, and authority show what has become of them', async () => {
+  const before = (await json(['authority', 'show', 'jwt'])) as { authority_id: string }[]
+  assert.deepEqual(
+    (await lines('hsm', 'rotate', 'jwt', '--force')).map((line) =>
+      line.replace(/\b[0-9A-Za-z]{32}\b/g, 'ID'),
+    ),
+    [
+      'jwt: the successor of ID is being made',
+      'jwt: ID is made, and published in the bundle',
+      'jwt: ID signs now',
+      'jwt: done: ID signs',
+    ],
+  )
+  const table = await lines('authority', 'show', 'jwt')
+  assert.match(table[0] ?? '', /^KIND +STATE +AUTHORITY +EXPIRES/)
+  assert.match(table[1] ?? '', /^jwt +active +/)
+  assert.match(table[2] ?? '', /^jwt +old +/)
+  assert.ok(table[2]?.includes(before[0]?.authority_id ?? '?'))
+  const { stdout } = await assay(['hsm', 'rotate', 'all', '--force', '--retire', '--json'])
+  const steps = stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { kind: string; step: string })
+  const whole = ['begun', 'prepared', 'activated', 'tainted', 'revoked', 'done']
+  assert.deepEqual(
+    steps.map(({ kind, step }) => `${kind} ${step}`),
+    ['x509', 'jwt'].flatMap((kind) => whole.map((step) => `${kind} ${step}`)),
+  )
+  await fails(2, ['hsm', 'rotate'], { message: /needs a KIND: x509, jwt or all/ })
+  await fails(2, ['hsm', 'rotate', 'ssh'], { message: /'ssh' is none/ })
+  await fails(2, ['hsm', 'rotate', 'x509', '--force', '--after', '5m'], { message: /exclude/ })
+})
+
+test('hsm rotate that waits is left in order, and the same command goes on with it', async () => {
+  const child = start(['hsm', 'rotate', 'jwt', '--after', '1h'])
+  const said = { stdout: '', stderr: '' }
+  child.stderr.on('data', (text: string) => {
+    said.stderr += text
+  })
+  for await (const text of child.stdout) {
+    said.stdout += text
+    if (said.stdout.includes('waiting until')) break
+  }
+  child.kill('SIGINT')
+  const [status] = (await once(child, 'close')) as [number]
+  assert.equal(status, 130)
+  assert.match(said.stderr, /the same command goes on with it/)
+  const report = (await lines('hsm', 'status')).find((line) => line.startsWith('Rotation'))
+  assert.match(report ?? '', /^Rotation +jwt, begun .* is not done: 'assay hsm rotate jwt' goes on/)
+  assert.match((await lines('hsm', 'rotate', 'jwt', '--after', '0')).join('\n'), /signs now/)
+})
+
+test('authority prepare, activate, taint and revoke are the single steps', async () => {
+  const message = /no x509 authority is prepared; 'assay authority prepare x509' makes one/
+  await fails(1, ['authority', 'activate', 'x509'], { message })
+  for (const kind of ['x509', 'jwt']) {
+    const prepared = (await json(['authority', 'prepare', kind])) as { authority_id: string }
+    const id = prepared.authority_id
+    assert.deepEqual(await lines('authority', 'activate', kind), [`activated ${id}`])
+    await assay(['authority', 'prepare', kind])
+    await json(['authority', 'activate', kind])
+    await fails(1, ['authority', 'revoke', kind, '--force'], { message: /must be tainted first/ })
+    assert.deepEqual(await lines('authority', 'taint', kind, '--authority-id', id), [
+      `tainted ${id}`,
+    ])
+    await fails(1, ['authority', 'taint', kind, '--json'], { message: /tainted already/ })
+    assert.partialDeepStrictEqual(await json(['authority', 'revoke', kind, '--force']), {
+      authority_id: id,
+    })
+  }
+  await fails(1, ['authority', 'taint', 'x509', '--subject-key-id', 'ab'], { message: /upstream/ })
+  await fails(2, ['authority', 'revoke', 'jwt', '--subject-key-id', 'ab'], { message: /x509/ })
+  await fails(2, ['authority', 'prepare'], { message: /needs a KIND/ })
 })
 
 test('healthcheck asks the server, or the agent', async () => {
@@ -575,7 +651,7 @@ test('version, help and completion need no daemon', async () => {
     ['complete', '--', 'hsm'],
     ['complete', '--json', '--', 'hsm'],
   ])
-    assert.deepEqual(await lines(...args), ['status', 'keys', 'resume', 'accept-clock'])
+    assert.deepEqual(await lines(...args), ['status', 'keys', 'rotate', 'resume', 'accept-clock'])
   for (const args of [
     ['completion', 'bash'],
     ['completion', 'zsh', '--json'],

@@ -86,7 +86,7 @@ export async function liveThrough(
   await at(1.5 * day)
   await at(2.5 * day + 10)
   for (const kind of kinds) {
-    const wishes = { retire: true, force: true, afterSeconds: undefined }
+    const wishes = { retire: true, force: true, afterSeconds: undefined, predecessorId: '' }
     for await (const _step of manager.rotate(kind, wishes, new AbortController().signal));
     issued(await issueOne(manager))
   }

@@ -1,24 +1,62 @@
-import { KeysDefinition, type Status } from '#rpc/gen/assay/server/v1/keys.ts'
+import { type Key, KeysDefinition, type Status } from '#rpc/gen/assay/server/v1/keys.ts'
 import { type Command, type CommandContext, nowSeconds } from '../command.ts'
 import { connectServer, serverOptions } from '../daemons.ts'
-import { fields, table, timeLeftText, timeText } from '../print.ts'
+import { count, durationText, fields, named, table, timeLeftText, timeText } from '../print.ts'
+import { rotate } from './hsm-rotate.ts'
 
-const record = (status: Status) => ({
+const keyRecord = (key: Key) => ({
+  id: key.id,
+  type: key.type,
+  purpose: key.purpose,
+  state: key.state,
+  present: key.isPresent,
+  tainted: key.tainted,
+  authority_id: key.authorityId,
+  created_at: timeText(key.createdAt),
+  expires_at: timeText(key.expiresAt),
+  signed_until: timeText(key.signedUntil),
+  nodes: key.nodes,
+  svids: key.svids,
+  next_event: key.nextEvent,
+  next_event_at: timeText(key.nextEventAt),
+})
+
+const record = ({ propagation, ...status }: Status) => ({
   state: status.state,
   detail: status.detail,
   where: status.where,
-  keys: status.keys.map((key) => ({
-    id: key.id,
-    type: key.type,
-    purpose: key.purpose,
-    state: key.state,
-    authority_id: key.authorityId,
-    created_at: timeText(key.createdAt),
-    expires_at: timeText(key.expiresAt),
-    next_event: key.nextEvent,
-    next_event_at: timeText(key.nextEventAt),
+  keys: status.keys.map(keyRecord),
+  bundle: {
+    // 64 bits: not a number in JSON.
+    sequence_number: String(propagation?.bundleSequenceNumber ?? 0n),
+    live_nodes: propagation?.live ?? 0,
+    acknowledged: propagation?.acknowledged ?? 0,
+    lacking: propagation?.lacking ?? [],
+    away: propagation?.away ?? 0,
+  },
+  rotations: status.rotations.map((rotation) => ({
+    kind: rotation.kind,
+    predecessor_id: rotation.predecessorId,
+    started_at: timeText(rotation.startedAt),
+    retire: rotation.retire,
   })),
 })
+
+function keyState(key: Key): string {
+  const state = key.state === '' ? 'orphan' : key.state
+  const notes = [key.tainted ? 'tainted' : '', key.isPresent ? '' : 'key destroyed']
+  return [state, ...notes.filter((note) => note !== '')].join(', ')
+}
+
+/** Who would miss an authority. */
+function dependents(key: Key, now: number): string {
+  const isOver = key.signedUntil <= now
+  if (key.purpose === '' || key.signedUntil === 0 || isOver)
+    return key.purpose === '' ? '' : 'nobody'
+  const until = `until ${timeLeftText(key.signedUntil, now)}`
+  if (key.purpose === 'jwt') return `tokens ${until}`
+  return `${count(key.svids, 'SVID')} on ${count(key.nodes, 'node')} ${until}`
+}
 
 function printKeys(context: CommandContext, status: Status): void {
   const now = nowSeconds(context)
@@ -26,22 +64,42 @@ function printKeys(context: CommandContext, status: Status): void {
     key.id,
     key.type,
     key.purpose === '' ? 'none' : key.purpose,
-    key.state === '' ? 'orphan' : key.state,
-    key.expiresAt === 0 ? '' : timeLeftText(key.expiresAt, now),
+    keyState(key),
+    key.createdAt === 0 ? '' : durationText(now - key.createdAt),
+    dependents(key, now),
     key.nextEvent === '' ? '' : `${key.nextEvent} ${timeLeftText(key.nextEventAt, now)}`,
   ])
   if (rows.length === 0) context.note('no key')
-  else
-    for (const line of table(['key', 'type', 'for', 'state', 'expires', 'next'], rows))
-      context.print(line)
+  if (rows.length === 0) return
+  const headings = ['key', 'type', 'for', 'state', 'age', 'depends on it', 'next']
+  for (const line of table(headings, rows)) context.print(line)
 }
+
+function bundleText({ propagation }: Status): string {
+  if (propagation === undefined) return ''
+  const { bundleSequenceNumber, live, acknowledged, lacking, away } = propagation
+  const missing = lacking.length === 0 ? '' : `, not yet ${named(lacking, live - acknowledged)}`
+  const absent = away === 0 ? '' : `; ${count(away, 'node')} away`
+  const held = `${acknowledged} of ${count(live, 'live node')}`
+  return `number ${bundleSequenceNumber}, held by ${held}${missing}${absent}`
+}
+
+const rotationText = (status: Status, now: number): string =>
+  status.rotations
+    .map(
+      ({ kind, startedAt, retire }) =>
+        `${kind}, begun ${timeLeftText(startedAt, now)}, is not done: 'assay hsm rotate ${kind}${retire ? ' --retire' : ''}' goes on with it`,
+    )
+    .join('; ')
 
 const status: Command = {
   name: 'hsm status',
-  summary: 'whether signing works, where the keys are, and what happens to them next',
+  summary:
+    'whether signing works, which keys there are, who depends on them, and what happens next',
   options: serverOptions,
-  details:
-    "Exit status 6 when signing does not work. Also answers for the key managers 'disk' and 'memory'.",
+  details: `
+Exit status 6 when signing does not work. Also answers for the key managers 'disk' and 'memory'.
+A key that no authority has is an orphan: it is listed, and left alone. It may be another server's.`,
   async run(context) {
     using connection = await connectServer(context)
     const answer = await connection.client(KeysDefinition).getStatus({}, { signal: context.signal })
@@ -51,6 +109,8 @@ const status: Command = {
       ['Signing', answer.state],
       ['Why', answer.detail],
       ['Keys in', answer.where],
+      ['Bundle', bundleText(answer)],
+      ['Rotation', rotationText(answer, nowSeconds(context))],
     ])) {
       context.print(line)
     }
@@ -105,4 +165,4 @@ Make sure first that the clock is right now. What was signed ahead of time stays
   },
 }
 
-export const commands: readonly Command[] = [status, keys, resume, acceptClock]
+export const commands: readonly Command[] = [status, keys, rotate, resume, acceptClock]

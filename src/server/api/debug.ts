@@ -52,7 +52,12 @@ const isSame = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =
   a !== undefined && b !== undefined && equalBytes(a, b)
 
 const certificateMessage = (certificate: Certificate): GetInfoResponse_Cert => ({
-  id: idMessage(parseSpiffeId(certificate.uris[0] ?? '')),
+  id: idOf(certificate),
   expiresAt: certificate.notAfterSeconds,
   subject: certificate.subjectText,
 })
+
+/** A CA above ours may have none. */
+function idOf({ uris: [uri] }: Certificate): GetInfoResponse_Cert['id'] {
+  return uri?.startsWith('spiffe://') ? idMessage(parseSpiffeId(uri)) : undefined
+}

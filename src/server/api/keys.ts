@@ -51,17 +51,14 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
 
     async *rotate(request: RotateRequest, context: CallContext): AsyncGenerator<ProgressMessage> {
       const kind = kindOf(request.kind)
-      const { retire, force, afterSeconds } = request
+      const { retire, force, afterSeconds, predecessorId } = request
       if (afterSeconds !== undefined && (afterSeconds < 0 || force)) {
         throw malformed('after_seconds', force ? 'with force there is no wait' : 'it is negative')
       }
       const notes = notesOf(context)
       notes.details = { kind, retire, force, afterSeconds }
-      for await (const progress of authorities.rotate(
-        kind,
-        { retire, force, afterSeconds },
-        context.signal,
-      )) {
+      const wishes = { retire, force, afterSeconds, predecessorId }
+      for await (const progress of authorities.rotate(kind, wishes, context.signal)) {
         notes.subject = progress.successorId || progress.predecessorId
         notes.details = {
           ...notes.details,
@@ -116,11 +113,13 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
   }
 
   function authorityMessage(state: AuthorityState): Key {
-    const { authorityId, issuedAtSeconds } = state
-    const dependents =
-      state.kind === 'x509'
-        ? holdings.dependents({ authorityId, sinceSeconds: issuedAtSeconds })
-        : undefined
+    const { authorityId, publishedId, issuedAtSeconds } = state
+    // Of several below one root the active one stands for all: agents tell roots apart.
+    const isCounted =
+      state.kind === 'x509' && (state.state === 'active' || authorityId === publishedId)
+    const dependents = isCounted
+      ? holdings.dependents({ authorityId: publishedId, sinceSeconds: issuedAtSeconds })
+      : undefined
     return {
       id: state.keyId,
       type: state.keyType,
@@ -131,7 +130,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
       expiresAt: state.expiresAtSeconds,
       nextEvent: state.nextEvent,
       nextEventAt: state.nextEventAtSeconds,
-      nodes: dependents?.nodes.length ?? 0,
+      nodes: dependents === undefined ? 0 : dependents.nodes.length + dependents.unknown.length,
       svids: dependents?.svids ?? 0,
       signedUntil: state.signedUntilSeconds,
       tainted: state.tainted,

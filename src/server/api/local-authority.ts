@@ -2,20 +2,20 @@ import { AssayError } from '#base/errors.ts'
 import type { AuthorityState as StateMessage } from '#rpc/gen/spire/api/server/localauthority/v1/localauthority.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { AuthorityState } from '../authority/authority-state.ts'
+import { upstreamId } from '../authority/upstream-taint.ts'
 import { unimplemented } from './unimplemented.ts'
 
 type Kind = AuthorityState['kind']
 type Chosen = { readonly authorityId: string }
+type ChosenUpstream = { readonly subjectKeyId: string }
 
 /** `spire.api.server.localauthority.v1.LocalAuthority`: operators rotate the authorities by hand. */
 export function newLocalAuthorityService(
-  authorities: Pick<AuthorityManager, 'states' | 'prepare' | 'activate' | 'taint' | 'revoke'>,
+  authorities: Pick<
+    AuthorityManager,
+    'states' | 'prepare' | 'activate' | 'taint' | 'revoke' | 'taintUpstream' | 'revokeUpstream'
+  >,
 ) {
-  const noUpstream = async (): Promise<never> => {
-    throw new AssayError('failed-precondition', 'no upstream authority is configured', {
-      reason: 'no-upstream-authority',
-    })
-  }
   const noWit = unimplemented('WIT-SVIDs are not supported')
 
   return {
@@ -32,8 +32,14 @@ export function newLocalAuthorityService(
     revokeX509Authority: async (chosen: Chosen) => ({
       revokedAuthority: await apply('revoke', 'x509', chosen),
     }),
-    taintX509UpstreamAuthority: noUpstream,
-    revokeX509UpstreamAuthority: noUpstream,
+    async taintX509UpstreamAuthority({ subjectKeyId }: ChosenUpstream) {
+      await authorities.taintUpstream(subjectKeyId)
+      return { upstreamAuthoritySubjectKeyId: subjectKeyId }
+    },
+    async revokeX509UpstreamAuthority({ subjectKeyId }: ChosenUpstream) {
+      await authorities.revokeUpstream(subjectKeyId)
+      return { upstreamAuthoritySubjectKeyId: subjectKeyId }
+    },
 
     getJWTAuthorityState: async () => stateOf('jwt'),
     prepareJWTAuthority: async () => ({
@@ -82,10 +88,10 @@ export function newLocalAuthorityService(
   }
 }
 
-const stateMessage = ({ authorityId, expiresAtSeconds }: AuthorityState): StateMessage => ({
-  authorityId,
-  expiresAt: expiresAtSeconds,
-  upstreamAuthoritySubjectKeyId: '',
+const stateMessage = (state: AuthorityState): StateMessage => ({
+  authorityId: state.authorityId,
+  expiresAt: state.expiresAtSeconds,
+  upstreamAuthoritySubjectKeyId: upstreamId(state),
 })
 
 const optional = (state: AuthorityState | undefined): StateMessage | undefined =>

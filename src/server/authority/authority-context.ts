@@ -1,6 +1,6 @@
 import type { AuthorityKind, PublishedAuthority } from './authority-kind.ts'
 import type { AuthorityRecords } from './authority-records.ts'
-import type { AuthorityKindName } from './journal.ts'
+import type { AuthorityKindName, IssuedAuthority } from './journal.ts'
 import type { OwnBundle } from './own-bundle.ts'
 
 /** Something that has happened to an authority, told after it is durable. */
@@ -30,4 +30,12 @@ export function publishedAuthority(
   authorityId: string,
 ): PublishedAuthority | undefined {
   return kind.published(bundle.present).find((authority) => authority.authorityId === authorityId)
+}
+
+/** What the own bundle has for it: itself, or the root that it chains to; undefined: nothing. */
+export function publicationOf(
+  context: AuthorityContext,
+  issued: IssuedAuthority,
+): PublishedAuthority | undefined {
+  return publishedAuthority(context, context.kind.publishedId(issued))
 }

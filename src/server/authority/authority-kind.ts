@@ -26,6 +26,12 @@ export interface AuthorityKind {
   issue(key: SigningKey, nowSeconds: number): Promise<IssuedAuthority>
   /** Whether `issued` is an authority of this trust domain for this very key. */
   fits(issued: IssuedAuthority, key: SigningKey): boolean
+  /** Whether it was made as the configuration no longer wants them: its successor need not wait for its end. */
+  isOutdated(issued: IssuedAuthority): boolean
+  /** Whether one that is made now would last longer than `issued`. */
+  wouldOutlast(issued: IssuedAuthority): boolean
+  /** The id of what `bundle` has for it: its own, or, where another CA has certified it, that of its root. */
+  publishedId(issued: IssuedAuthority): string
   /** What `bundle` has of this kind. */
   published(bundle: Bundle): readonly PublishedAuthority[]
   withAuthority(bundle: Bundle, issued: IssuedAuthority): Bundle

@@ -4,12 +4,14 @@ import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import type { NameAttribute } from '#pki/name.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { IssueTime } from '../ca/issue-time.ts'
 import { type ActiveSigners, Issuer, type SvidDefaults } from '../ca/issuer.ts'
 import { type JwtSigner, newX509Signer, type X509Signer } from '../ca/signer.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import type { KeyManager, KeyType } from '../plugin/key-manager/key-manager.ts'
+import type { UpstreamAuthority } from '../plugin/upstream-authority/upstream-authority.ts'
 import type { AuthorityContext, AuthorityEvent } from './authority-context.ts'
 import type { AuthorityKind } from './authority-kind.ts'
 import { AuthorityRecords } from './authority-records.ts'
@@ -24,7 +26,9 @@ import { type ActiveAuthority, AuthorityRotator } from './rotator.ts'
 import { SignedUntil } from './signed-until.ts'
 import { revokeAuthority, taintAuthority } from './taint.ts'
 import { Ticker } from './ticker.ts'
-import { newX509Kind } from './x509-kind.ts'
+import { Upstream } from './upstream.ts'
+import { revokeUpstream, taintUpstream } from './upstream-taint.ts'
+import { newX509Kind, withX509Authority } from './x509-kind.ts'
 
 export interface AuthorityManagerOptions {
   readonly datastore: Pick<
@@ -34,6 +38,8 @@ export interface AuthorityManagerOptions {
   readonly keyManager: KeyManager
   /** What nodes have of the bundle and of what the authorities signed. */
   readonly holders: Holders
+  /** Certifies the X.509 authorities; undefined: they are self-signed. */
+  readonly upstreamAuthority?: UpstreamAuthority | undefined
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
@@ -44,7 +50,7 @@ export interface AuthorityManagerOptions {
   readonly caTtlSeconds: number
   readonly caKeyType: KeyType
   readonly jwtKeyType: KeyType
-  /** Subject of root certificates: see {@link issueRootCertificate}. */
+  /** Subject of X.509 authorities: see {@link issueRootCertificate}. */
   readonly caSubject: readonly NameAttribute[]
   /** For the own bundle, when it has to be made. */
   readonly refreshHintSeconds: number
@@ -80,6 +86,7 @@ export class AuthorityManager implements Disposable {
   readonly #journal: JournalStore
   readonly #bundle: OwnBundle
   readonly #time: IssueTime
+  readonly #upstream: Upstream | undefined
   readonly #kinds: Readonly<
     Record<
       AuthorityKindName,
@@ -109,6 +116,7 @@ export class AuthorityManager implements Disposable {
     this.#bundle = state.bundle
     this.#time = new IssueTime(clock, state.journal.value.newestIssueSeconds)
     const ttlSeconds = options.caTtlSeconds
+    this.#upstream = options.upstreamAuthority && new Upstream(options.upstreamAuthority, options)
     this.#kinds = {
       x509: this.#newRotator(
         newX509Kind({
@@ -117,6 +125,7 @@ export class AuthorityManager implements Disposable {
           ttlSeconds,
           keyType: options.caKeyType,
           subject: options.caSubject,
+          upstream: this.#upstream,
         }),
       ),
       jwt: this.#newRotator(newJwtKind({ ttlSeconds, keyType: options.jwtKeyType })),
@@ -175,6 +184,7 @@ export class AuthorityManager implements Disposable {
           this.#options.log.error({ error }, 'cannot rotate authorities, will try again')
         }
       }
+      await attempt(() => this.#publishRoots())
       await attempt(() => this.#kinds.x509.rotator.round())
       await attempt(() => this.#kinds.jwt.rotator.round())
       await attempt(() => this.#noteIssueTime())
@@ -206,10 +216,7 @@ export class AuthorityManager implements Disposable {
   /** The authorities of a kind that are prepared, active or old, in the order in which they were begun. */
   states(kind: AuthorityKindName): readonly AuthorityState[] {
     const { context } = this.#kinds[kind]
-    return authorityStates(context.records, {
-      kind,
-      published: context.kind.published(this.#bundle.present),
-    })
+    return authorityStates(context.records, { kind: context.kind, bundle: this.#bundle.present })
   }
 
   /** Makes a successor now and publishes it; see {@link AuthorityRotator.prepare}. */
@@ -226,11 +233,13 @@ export class AuthorityManager implements Disposable {
 
   /** Marks an old authority; see {@link taintAuthority}. */
   async taint(kind: AuthorityKindName, authorityId: string): Promise<void> {
+    this.#checkOwn(kind, `taint ${authorityId}`, authorityId)
     await this.#exclusively(() => taintAuthority(this.#kinds[kind].context, authorityId))
   }
 
   /** Takes a tainted authority away and destroys its key; see {@link revokeAuthority}. */
   async revoke(kind: AuthorityKindName, authorityId: string): Promise<void> {
+    this.#checkOwn(kind, `revoke ${authorityId}`, authorityId)
     await this.#exclusively(async () => {
       const { context, rotator } = this.#kinds[kind]
       await revokeAuthority(context, authorityId)
@@ -254,11 +263,11 @@ export class AuthorityManager implements Disposable {
     using _change = holders.onChange(() => news.wake())
     const { guided } = this.#kinds[kind]
     let told = ''
-    let progress: RotationProgress | undefined
+    let joined = wishes
     for (;;) {
       signal.throwIfAborted()
-      const last: RotationProgress | undefined = progress
-      progress = await this.#exclusively(() => guided.advance(wishes, last))
+      const progress = await this.#exclusively(() => guided.advance(joined))
+      joined = { ...wishes, predecessorId: progress.predecessorId }
       const telling = JSON.stringify(progress)
       if (telling !== told) yield progress
       told = telling
@@ -280,6 +289,36 @@ export class AuthorityManager implements Disposable {
       const rotation = this.#journal.value.rotations[kind]
       return rotation === undefined ? [] : [{ kind, rotation }]
     })
+  }
+
+  /** Marks the root above an old X.509 authority; see {@link taintUpstream}. */
+  async taintUpstream(subjectKeyId: string): Promise<void> {
+    const { context } = this.#kinds.x509
+    await this.#exclusively(() =>
+      taintUpstream(context, { subjectKeyId, isConfigured: this.#upstream !== undefined }),
+    )
+  }
+
+  /** Takes a tainted root above old X.509 authorities away, and destroys their keys; see {@link revokeUpstream}. */
+  async revokeUpstream(subjectKeyId: string): Promise<void> {
+    const { context, rotator } = this.#kinds.x509
+    await this.#exclusively(async () => {
+      const upstream = await this.#upstream?.look()
+      await revokeUpstream(context, {
+        subjectKeyId,
+        isConfigured: upstream !== undefined,
+        roots: upstream?.roots ?? [],
+      })
+      await rotator.retire()
+    })
+  }
+
+  /** What is the matter with the upstream authority, and when it ends; undefined: there is none. */
+  upstream():
+    | { readonly problem: string | undefined; readonly endSeconds: number | undefined }
+    | undefined {
+    const upstream = this.#upstream
+    return upstream && { problem: upstream.problem(), endSeconds: upstream.endSeconds }
   }
 
   /** Whether the bundle has an X.509 authority with this subject key identifier that is tainted. */
@@ -358,8 +397,11 @@ export class AuthorityManager implements Disposable {
   #signX509(): X509Signer {
     const authority = this.#active('x509')
     if (this.#x509Signer?.authority !== authority) {
-      const certificate = parseCertificate(authority.issued.content)
-      this.#x509Signer = { authority, signer: newX509Signer(certificate, authority.key) }
+      const { content, upstream } = authority.issued
+      const above = upstream === undefined ? [] : [...upstream.intermediates, upstream.root]
+      const [certificate, ...issuers] = [content, ...above].map((der) => parseCertificate(der))
+      if (certificate === undefined) throw new RangeError('unreachable')
+      this.#x509Signer = { authority, signer: newX509Signer(certificate, authority.key, issuers) }
     }
     return this.#x509Signer.signer
   }
@@ -383,6 +425,29 @@ export class AuthorityManager implements Disposable {
     throw new AssayError('unavailable', `cannot sign: no ${context.kind.title} is active`, {
       reason: 'no-active-authority',
     })
+  }
+
+  /** Roots of the upstream authority are known everywhere before anything is signed below them. */
+  async #publishRoots(): Promise<void> {
+    // An upstream that is unwell says so itself, and what it has certified goes on.
+    const { roots } = (await this.#upstream?.look().catch(() => undefined)) ?? { roots: [] }
+    const publish = (bundle: Bundle): Bundle =>
+      roots.reduce((so, { raw }) => withX509Authority(so, raw), bundle)
+    const { present } = this.#bundle
+    if (publish(present) !== present) await this.#bundle.update(publish)
+  }
+
+  /** @throws AssayError `failed-precondition` when the bundle has the root of another CA for that authority. */
+  #checkOwn(kind: AuthorityKindName, action: string, authorityId: string): void {
+    if (kind !== 'x509') return
+    const state = this.states(kind).find((one) => one.authorityId === authorityId)
+    const isOwn = state === undefined ? this.#upstream === undefined : state.upstream === undefined
+    if (isOwn) return
+    throw new AssayError(
+      'failed-precondition',
+      `cannot ${action}: the bundle has the upstream authority's root for it; taint and revoke that`,
+      { reason: 'upstream-authority' },
+    )
   }
 
   #inState(kind: AuthorityKindName, state: AuthorityState['state']): AuthorityState {

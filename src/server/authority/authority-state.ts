@@ -1,7 +1,8 @@
+import type { Bundle } from '#spiffe/bundle.ts'
 import type { KeyType } from '../plugin/key-manager/key-manager.ts'
-import type { PublishedAuthority } from './authority-kind.ts'
+import type { AuthorityKind } from './authority-kind.ts'
 import type { AuthorityRecords } from './authority-records.ts'
-import type { AuthorityKindName, IssuedRecord } from './journal.ts'
+import type { AuthorityKindName, IssuedRecord, UpstreamChain } from './journal.ts'
 import { activateAtSeconds, keepExpiredSeconds } from './slot.ts'
 
 /** An authority of this server, for people and for metrics. */
@@ -10,10 +11,14 @@ export interface AuthorityState {
   readonly state: 'prepared' | 'active' | 'old'
   /** X.509: the subject key identifier, lower-case hex. JWT: the `kid`. */
   readonly authorityId: string
+  /** The id of what the bundle has for it: its own, or that of the upstream's root. */
+  readonly publishedId: string
   /** The name of its key in the key manager. */
   readonly keyId: string
   /** DER. X.509: the certificate. JWT: SubjectPublicKeyInfo. */
   readonly content: Uint8Array
+  /** Of an X.509 authority that another CA has certified. */
+  readonly upstream?: UpstreamChain
   /** Unix time. */
   readonly issuedAtSeconds: number
   /** Unix time. */
@@ -22,7 +27,7 @@ export interface AuthorityState {
   readonly keyType: KeyType
   /** Unix time at which the last of what it signed expires. Zero: it has signed nothing. */
   readonly signedUntilSeconds: number
-  readonly nextEvent: 'activates' | 'is replaced' | 'leaves the bundle'
+  readonly nextEvent: 'activates' | 'is replaced' | 'leaves the bundle' | 'is forgotten'
   /** Unix time of `nextEvent`. */
   readonly nextEventAtSeconds: number
 }
@@ -30,19 +35,21 @@ export interface AuthorityState {
 /** The authorities of one kind that are prepared, active or old, in the order in which they were begun. */
 export function authorityStates(
   records: AuthorityRecords,
-  view: { readonly kind: AuthorityKindName; readonly published: readonly PublishedAuthority[] },
+  { kind, bundle }: { readonly kind: AuthorityKind; readonly bundle: Bundle },
 ): readonly AuthorityState[] {
+  const published = kind.published(bundle)
   return records.all
     .filter((record) => record.state !== 'preparing')
     .map((record) => ({
-      kind: view.kind,
+      kind: kind.name,
       state: record.state,
       keyId: record.keyId,
       keyType: record.keyType,
       signedUntilSeconds: records.signedUntilSeconds(record),
       ...record.issued,
-      tainted: view.published.some(
-        ({ authorityId, tainted }) => tainted && authorityId === record.issued.authorityId,
+      publishedId: kind.publishedId(record.issued),
+      tainted: published.some(
+        ({ authorityId, tainted }) => tainted && authorityId === kind.publishedId(record.issued),
       ),
       ...nextEvent(record, records.active ?? record),
     }))
@@ -59,7 +66,7 @@ function nextEvent(
       return { nextEvent: 'is replaced', nextEventAtSeconds: activateAtSeconds(issued) }
     case 'old':
       return {
-        nextEvent: 'leaves the bundle',
+        nextEvent: issued.upstream === undefined ? 'leaves the bundle' : 'is forgotten',
         nextEventAtSeconds: issued.expiresAtSeconds + keepExpiredSeconds,
       }
   }

@@ -15,7 +15,12 @@ import type { RotationProgress, RotationWishes } from './guided-rotation.ts'
 import { type Dependents, type Holders, nobody, type Survey } from './holders.ts'
 import type { AuthorityKindName } from './journal.ts'
 
-const patient: RotationWishes = { retire: false, force: false, afterSeconds: undefined }
+const patient: RotationWishes = {
+  retire: false,
+  force: false,
+  afterSeconds: undefined,
+  predecessorId: '',
+}
 const retiring: RotationWishes = { ...patient, retire: true }
 
 /** Nodes of which a test says what they have. */
@@ -301,6 +306,20 @@ test('two operators who rotate at the same time make one rotation', async () => 
   await one.pass(5)
   await Promise.all([one.finished, two.finished])
   assert.equal(one.last().successorId, two.last().successorId)
+  assert.equal(keyManager.keys().length, 3)
+})
+
+test('rotate() of one authority goes on with no other rotation', async () => {
+  const authorities = await openWithNodes()
+  const { manager, keyManager } = authorities
+  const first = byState(manager, 'x509', 'active')?.authorityId ?? ''
+  const running = rotation(authorities, 'x509', patient)
+  await running.pass(5)
+  await running.finished
+  const again = rotation(authorities, 'x509', { ...patient, predecessorId: first })
+  await again.finished
+  assert.deepEqual(again.names(), ['done'])
+  assert.equal(again.last().successorId, running.last().successorId)
   assert.equal(keyManager.keys().length, 3)
 })
 

@@ -19,6 +19,11 @@ export interface RotationWishes {
    * it, however long that takes.
    */
   readonly afterSeconds: number | undefined
+  /**
+   * Only go on with the rotation of this authority: when it is over it is done, and no other one is begun. Empty:
+   * whichever is under way, or else a new one.
+   */
+  readonly predecessorId: string
 }
 
 /** What has just been done, or what is waited for. */
@@ -111,16 +116,17 @@ export class GuidedRotation {
   }
 
   /**
-   * Takes one step, or finds out why none can be taken yet. `last` is what this caller was told before: a rotation that
-   * somebody else has brought to its end since is done, and no other one is begun.
+   * Takes one step, or finds out why none can be taken yet.
    *
    * @throws AssayError `unavailable` while the key manager cannot be used or no authority is active.
    */
-  async advance(wishes: RotationWishes, last?: RotationProgress): Promise<RotationProgress> {
+  async advance(wishes: RotationWishes): Promise<RotationProgress> {
     const { records } = this.#context
     const { active } = records
-    if (last !== undefined && records.rotation?.predecessorId !== last.predecessorId) {
-      return { ...last, step: 'done', waitingFor: [], detail: '' }
+    const { predecessorId } = wishes
+    if (predecessorId !== '' && records.rotation?.predecessorId !== predecessorId) {
+      const over = { predecessorId, startedAtSeconds: 0, retire: false }
+      return this.#progress(over, 'done', {}, active?.issued.authorityId)
     }
     if (active === undefined) {
       throw new AssayError(
@@ -133,7 +139,7 @@ export class GuidedRotation {
     if (rotation === undefined) return this.#begin(active, wishes)
     if (wishes.retire && !rotation.retire) {
       await records.setRotation({ ...rotation, retire: true })
-      return this.advance(wishes, last)
+      return this.advance(wishes)
     }
     return active.issued.authorityId === rotation.predecessorId
       ? this.#replaceActive(rotation, active, wishes)

@@ -29,6 +29,12 @@ const journal: AuthorityJournal = {
 test('parseJournal() reads what encodeJournal() writes', () => {
   assert.deepEqual(parseJournal(encodeJournal(journal)), journal)
   assert.deepEqual(parseJournal(encodeJournal(emptyJournal)), emptyJournal)
+  const upstream = { intermediates: [Uint8Array.of(4)], root: Uint8Array.of(5) }
+  const below: AuthorityJournal = {
+    ...journal,
+    x509: [{ ...record, state: 'active', issued: { ...issued, upstream } }],
+  }
+  assert.deepEqual(parseJournal(encodeJournal(below)), below)
   const half: AuthorityJournal = { ...journal, jwt: [{ ...record, state: 'preparing', issued }] }
   assert.deepEqual(parseJournal(encodeJournal(half)), half)
 })
@@ -70,6 +76,22 @@ const refusals: readonly (readonly [string, Edit, RegExp])[] = [
   ['content that is not base64', (d) => issue(d.x509, { content: '*' }), /content is not base64/],
   ['empty content', (d) => issue(d.x509, { content: '' }), /content is not base64/],
   ['an end before the start', (d) => issue(d.x509, { expiresAtSeconds: 10 }), /expires before/],
+  ['an upstream without root', (d) => issue(d.x509, { upstream: { intermediates: [] } }), /root/],
+  [
+    'intermediates that are no list',
+    (d) => issue(d.x509, { upstream: { intermediates: 'x', root: 'AA==' } }),
+    /upstream\.intermediates is not a list/,
+  ],
+  [
+    'an intermediate that is not base64',
+    (d) => issue(d.x509, { upstream: { intermediates: ['*'], root: 'AA==' } }),
+    /intermediates\[0\] is not base64/,
+  ],
+  [
+    'an unknown member of an upstream',
+    (d) => issue(d.x509, { upstream: { intermediates: [], root: 'AA==', more: 1 } }),
+    /upstream\.more is unknown/,
+  ],
   ['an issued that is a list', (d) => set(d.x509, 0, { issued: [] }), /issued is not an object/],
 ]
 for (const [what, edit, why] of refusals) {

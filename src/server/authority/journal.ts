@@ -11,6 +11,16 @@ export interface IssuedAuthority extends Validity {
   readonly authorityId: string
   /** DER. X.509: the certificate. JWT: SubjectPublicKeyInfo. */
   readonly content: Uint8Array
+  /** Of an X.509 authority that another CA has certified. */
+  readonly upstream?: UpstreamChain
+}
+
+/** What an authority's certificate chains to. DER. */
+export interface UpstreamChain {
+  /** From the CA that certified it up to the one below the root; empty when the root did. */
+  readonly intermediates: readonly Uint8Array[]
+  /** What the bundle has in place of the authority itself. */
+  readonly root: Uint8Array
 }
 
 interface RecordHead {
@@ -79,7 +89,7 @@ const maxCharacters = 2 ** 20
 export function encodeJournal(journal: AuthorityJournal): string {
   const encode = (record: AuthorityRecord): object => ({
     ...record,
-    issued: record.issued && { ...record.issued, content: record.issued.content.toBase64() },
+    issued: record.issued && encodeIssued(record.issued),
   })
   return JSON.stringify({
     version,
@@ -88,6 +98,17 @@ export function encodeJournal(journal: AuthorityJournal): string {
     jwt: journal.jwt.map(encode),
     rotations: journal.rotations,
   })
+}
+
+function encodeIssued({ content, upstream, ...issued }: IssuedAuthority): object {
+  return {
+    ...issued,
+    content: content.toBase64(),
+    upstream: upstream && {
+      intermediates: upstream.intermediates.map((der) => der.toBase64()),
+      root: upstream.root.toBase64(),
+    },
+  }
 }
 
 /**
@@ -184,17 +205,32 @@ function readIssued(value: unknown, where: string): IssuedAuthority {
     'content',
     'issuedAtSeconds',
     'expiresAtSeconds',
+    'upstream',
   ])
   const read = {
     authorityId: text(issued.authorityId, `${where}.authorityId`),
     content: base64(issued.content, `${where}.content`),
     issuedAtSeconds: seconds(issued.issuedAtSeconds, `${where}.issuedAtSeconds`),
     expiresAtSeconds: seconds(issued.expiresAtSeconds, `${where}.expiresAtSeconds`),
+    ...(issued.upstream !== undefined && {
+      upstream: readUpstream(issued.upstream, `${where}.upstream`),
+    }),
   }
   if (read.expiresAtSeconds <= read.issuedAtSeconds) {
     throw invalid(`${where} expires before it is issued`)
   }
   return read
+}
+
+function readUpstream(value: unknown, where: string): UpstreamChain {
+  const { intermediates, root } = members(value, where, ['intermediates', 'root'])
+  if (!Array.isArray(intermediates)) throw invalid(`${where}.intermediates is not a list`)
+  return {
+    intermediates: intermediates.map((der: unknown, i) =>
+      base64(der, `${where}.intermediates[${i}]`),
+    ),
+    root: base64(root, `${where}.root`),
+  }
 }
 
 function members<Name extends string>(

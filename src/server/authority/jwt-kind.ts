@@ -26,6 +26,9 @@ export function newJwtKind(options: {
       }
     },
     fits: (issued, key) => equalBytes(issued.content, publicKeyInfo(key)),
+    isOutdated: () => false,
+    wouldOutlast: () => true,
+    publishedId: ({ authorityId }) => authorityId,
     published: (bundle) => bundle.jwtAuthorities.map(published),
     withAuthority(bundle, issued) {
       if (bundle.jwtAuthorities.some(({ keyId }) => keyId === issued.authorityId)) return bundle

@@ -2,7 +2,7 @@ import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { IssueTime } from '../ca/issue-time.ts'
 import type { KeyManager, SigningKey } from '../plugin/key-manager/key-manager.ts'
-import { type AuthorityContext, publishedAuthority } from './authority-context.ts'
+import { type AuthorityContext, publicationOf } from './authority-context.ts'
 import type { PublishedAuthority } from './authority-kind.ts'
 import type { Holders } from './holders.ts'
 import type { AuthorityRecord, IssuedAuthority, IssuedRecord } from './journal.ts'
@@ -114,13 +114,20 @@ export class AuthorityRotator {
   async retire(): Promise<void> {
     const { kind, records } = this.#context
     for (const { issued, keyId } of records.old) {
-      if (publishedAuthority(this.#context, issued.authorityId) !== undefined) continue
+      if (!this.#isGone(issued)) continue
       await this.#keyManager.destroyKey(keyId)
       await records.update((record) => (record.keyId === keyId ? undefined : record))
       this.#publishedIn.delete(issued.authorityId)
       this.#log.info({ authorityId: issued.authorityId, keyId }, `${kind.title} is retired`)
       this.#context.tell('retired', issued.authorityId)
     }
+  }
+
+  /** In the bundle no more; or, where a root stands for it there, as long ago expired as takes one out of it. */
+  #isGone(issued: IssuedAuthority): boolean {
+    if (publicationOf(this.#context, issued) === undefined) return true
+    if (issued.upstream === undefined) return false
+    return issued.expiresAtSeconds + keepExpiredSeconds < this.#time.now()
   }
 
   /** Makes old what can never sign again; its successor then takes over at once. */
@@ -145,7 +152,7 @@ export class AuthorityRotator {
     if (!this.#context.kind.fits(issued, key)) return 'it is not for the key of that name'
     if (issued.expiresAtSeconds <= this.#time.now()) return 'it has expired'
     if (record.state === 'preparing') return undefined
-    const published = publishedAuthority(this.#context, issued.authorityId)
+    const published = publicationOf(this.#context, issued)
     if (published === undefined) return 'it is not in the bundle'
     return published.tainted ? 'it is tainted' : undefined
   }
@@ -192,14 +199,17 @@ export class AuthorityRotator {
 
   /** Prepares and activates when it is time, or at once when nothing is active. */
   async #carryOn(): Promise<void> {
-    const { records } = this.#context
+    const { kind, records } = this.#context
     const now = this.#time.now()
     const { active } = records
+    const isOutdated = active !== undefined && kind.isOutdated(active.issued)
     if (active === undefined) {
       if (records.prepared === undefined) await this.prepare()
     } else {
       this.#use(active)
-      if (records.prepared === undefined && shouldPrepare(active.issued, now)) await this.prepare()
+      const isTime = shouldPrepare(active.issued, now) && kind.wouldOutlast(active.issued)
+      const isReady = records.prepared !== undefined && !kind.isOutdated(records.prepared.issued)
+      if (!isReady && (isTime || isOutdated)) await this.prepare()
     }
     const { prepared } = records
     if (prepared === undefined) return
@@ -212,7 +222,8 @@ export class AuthorityRotator {
   #isDue(active: IssuedAuthority, prepared: IssuedAuthority): boolean {
     const now = this.#time.now()
     const publishedSeconds = now - prepared.issuedAtSeconds
-    if (!shouldActivate(active, now) || publishedSeconds < propagationSeconds(active)) return false
+    const isTime = shouldActivate(active, now) || this.#context.kind.isOutdated(active)
+    if (!isTime || publishedSeconds < propagationSeconds(active)) return false
     const { lacking } = this.#holders.survey(this.publishedIn(prepared))
     if (lacking.length === 0) return true
     const { title } = this.#context.kind

@@ -1,25 +1,31 @@
 import { equalBytes } from '#base/bytes.ts'
 import type { Random } from '#base/random.ts'
 import { newSerialNumbers } from '#issuance/serial-numbers.ts'
-import { parseCertificate } from '#pki/certificate.ts'
+import { type Certificate, parseCertificate, subjectKeyId } from '#pki/certificate.ts'
 import type { NameAttribute } from '#pki/name.ts'
-import type { X509Authority } from '#spiffe/bundle.ts'
+import type { Bundle, X509Authority } from '#spiffe/bundle.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import { issueRootCertificate } from '../ca/authority-certificate.ts'
+import { issueIntermediateCertificate, issueRootCertificate } from '../ca/authority-certificate.ts'
 import type { KeyType } from '../plugin/key-manager/key-manager.ts'
 import type { AuthorityKind, PublishedAuthority } from './authority-kind.ts'
+import type { IssuedAuthority, UpstreamChain } from './journal.ts'
 import { publicKeyInfo } from './public-key-info.ts'
+import type { Upstream } from './upstream.ts'
 
-/** X.509 authorities: a self-signed certificate each, named by its subject key identifier. */
+/**
+ * X.509 authorities, named by their subject key identifiers. Each is a CA certificate: self-signed and itself in the
+ * bundle, or certified by the upstream authority, and then it is the root above it that is in the bundle.
+ */
 export function newX509Kind(options: {
   readonly trustDomain: TrustDomain
   readonly keyType: KeyType
   readonly ttlSeconds: number
   readonly subject: readonly NameAttribute[]
   readonly random: Random
+  readonly upstream: Upstream | undefined
 }): AuthorityKind {
-  const { trustDomain, keyType, ttlSeconds, subject } = options
+  const { trustDomain, keyType, ttlSeconds, subject, upstream } = options
   const newSerialNumber = newSerialNumbers(options.random)
   return {
     name: 'x509',
@@ -27,19 +33,19 @@ export function newX509Kind(options: {
     keyPrefix: 'x509-ca',
     keyType,
     async issue(key, nowSeconds) {
-      const certificate = await issueRootCertificate(key, {
+      const wanted = {
         trustDomain,
         subject,
         serialNumber: newSerialNumber(),
         nowSeconds,
         ttlSeconds,
-      })
-      return {
-        authorityId: describe(certificate.raw).authorityId,
-        content: certificate.raw,
-        issuedAtSeconds: nowSeconds,
-        expiresAtSeconds: certificate.notAfterSeconds,
       }
+      if (upstream === undefined) {
+        return issuedAs(await issueRootCertificate(key, wanted), nowSeconds)
+      }
+      const ca = await upstream.look()
+      const certificate = await issueIntermediateCertificate(key, ca, wanted)
+      return issuedAs(certificate, nowSeconds, chainOf(ca.path))
     },
     fits(issued, key) {
       const certificate = parseCertificate(issued.content)
@@ -48,15 +54,14 @@ export function newX509Kind(options: {
         equalBytes(certificate.publicKey, publicKeyInfo(key))
       )
     },
+    isOutdated: (issued) => (issued.upstream === undefined) !== (upstream === undefined),
+    wouldOutlast: ({ expiresAtSeconds }) =>
+      upstream?.endSeconds === undefined || upstream.endSeconds > expiresAtSeconds,
+    publishedId: ({ authorityId, upstream: chain }) =>
+      chain === undefined ? authorityId : describe(chain.root).authorityId,
     published: (bundle) => bundle.x509Authorities.map(published),
-    withAuthority(bundle, issued) {
-      const isThere = bundle.x509Authorities.some(({ certificate }) =>
-        equalBytes(certificate, issued.content),
-      )
-      if (isThere) return bundle
-      const authority = { certificate: issued.content, tainted: false }
-      return { ...bundle, x509Authorities: [...bundle.x509Authorities, authority] }
-    },
+    withAuthority: (bundle, { content, upstream: chain }) =>
+      withX509Authority(bundle, chain?.root ?? content),
     withTaint: (bundle, authorityId) => ({
       ...bundle,
       x509Authorities: bundle.x509Authorities.map((authority) =>
@@ -72,6 +77,37 @@ export function newX509Kind(options: {
   }
 }
 
+/** `bundle` with the certificate (DER) as an authority; itself when it has it. */
+export function withX509Authority(bundle: Bundle, certificate: Uint8Array): Bundle {
+  const isThere = bundle.x509Authorities.some((authority) =>
+    equalBytes(authority.certificate, certificate),
+  )
+  if (isThere) return bundle
+  return {
+    ...bundle,
+    x509Authorities: [...bundle.x509Authorities, { certificate, tainted: false }],
+  }
+}
+
+function issuedAs(
+  certificate: Certificate,
+  issuedAtSeconds: number,
+  upstream?: UpstreamChain,
+): IssuedAuthority {
+  return {
+    authorityId: describe(certificate.raw).authorityId,
+    content: certificate.raw,
+    issuedAtSeconds,
+    expiresAtSeconds: certificate.notAfterSeconds,
+    ...(upstream !== undefined && { upstream }),
+  }
+}
+
+function chainOf(path: readonly [Certificate, ...Certificate[]]): UpstreamChain {
+  const [root = path[0]] = path.slice(-1)
+  return { intermediates: path.slice(0, -1).map(({ raw }) => raw), root: root.raw }
+}
+
 const described = new WeakMap<Uint8Array, Omit<PublishedAuthority, 'tainted'>>()
 
 /** Bundles are looked at far more often than they change. */
@@ -80,7 +116,8 @@ function describe(der: Uint8Array): Omit<PublishedAuthority, 'tainted'> {
   if (known !== undefined) return known
   const certificate = parseCertificate(der)
   const description = {
-    authorityId: certificate.subjectKeyId?.toHex() ?? '',
+    // As agents name an authority that does not name itself.
+    authorityId: (certificate.subjectKeyId ?? subjectKeyId(certificate.publicKey)).toHex(),
     expiresAtSeconds: certificate.notAfterSeconds,
   }
   described.set(der, description)

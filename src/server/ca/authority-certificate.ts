@@ -1,10 +1,16 @@
+import { AssayError } from '#base/errors.ts'
 import { draftCaCertificate } from '#issuance/ca-certificate.ts'
+import { workloadProfile } from '#issuance/profile.ts'
 import { backdateSeconds } from '#issuance/template.ts'
-import type { Certificate } from '#pki/certificate.ts'
+import { type Certificate, extendedKeyUsage, parseCertificate } from '#pki/certificate.ts'
+import { verifyChain } from '#pki/chain.ts'
 import type { NameAttribute } from '#pki/name.ts'
+import { generateEcKeyPair } from '#pki/private-key.ts'
+import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { SigningKey } from '../plugin/key-manager/key-manager.ts'
-import { signForX509 } from './signer.ts'
+import type { UpstreamCa } from '../plugin/upstream-authority/upstream-authority.ts'
+import { newX509Signer, signForX509 } from './signer.ts'
 
 /** What the certificate of a new authority is to say. */
 export interface AuthorityCertificateOptions {
@@ -28,4 +34,70 @@ export async function issueRootCertificate(
     publicKey: new Uint8Array(key.publicKey.export({ format: 'der', type: 'spki' })),
   })
   return draft.finish(await signForX509(key, draft.toBeSigned))
+}
+
+/**
+ * Makes the certificate of a new authority below `ca`, which ends no later than anything above it.
+ *
+ * Before it is used it must verify up to the root together with a leaf: one is signed for a key that nobody has, so
+ * that whatever a verifier would object to shows here and not on every workload.
+ *
+ * @throws AssayError `unavailable` when the upstream's key cannot sign now; `failed-precondition`, reason
+ * `upstream-unusable`, when what is signed below it would not be accepted.
+ */
+export async function issueIntermediateCertificate(
+  key: SigningKey,
+  ca: UpstreamCa,
+  { nowSeconds, ttlSeconds, ...options }: AuthorityCertificateOptions,
+): Promise<Certificate> {
+  const [issuer] = ca.path
+  const draft = draftCaCertificate(
+    {
+      ...options,
+      notBeforeSeconds: nowSeconds - backdateSeconds,
+      notAfterSeconds: Math.min(nowSeconds + ttlSeconds, ...ca.path.map((c) => c.notAfterSeconds)),
+      publicKey: new Uint8Array(key.publicKey.export({ format: 'der', type: 'spki' })),
+    },
+    issuer,
+  )
+  const certificate = draft.finish(await ca.sign(draft.toBeSigned))
+  try {
+    const leaf = parseCertificate(await signProbe(certificate, { key, ...options, nowSeconds }))
+    const intermediates = [certificate, ...ca.path.slice(0, -1)]
+    const roots = ca.path.slice(-1)
+    for (const purpose of [extendedKeyUsage.serverAuth, extendedKeyUsage.clientAuth]) {
+      verifyChain({ leaf, intermediates, roots, nowSeconds, purpose })
+    }
+  } catch (cause) {
+    if (!(cause instanceof AssayError) || cause.code !== 'unauthenticated') throw cause
+    throw new AssayError(
+      'failed-precondition',
+      `cannot use the upstream authority: what is signed below it is not accepted: ${cause.message}`,
+      { reason: 'upstream-unusable', cause },
+    )
+  }
+  return certificate
+}
+
+/** A leaf of `certificate` that identifies nobody: its private key is thrown away. */
+async function signProbe(
+  certificate: Certificate,
+  of: {
+    readonly key: SigningKey
+    readonly trustDomain: TrustDomain
+    readonly serialNumber: Uint8Array
+    readonly nowSeconds: number
+  },
+): Promise<Uint8Array> {
+  const template = newX509Signer(certificate, of.key).templates.get(workloadProfile)
+  if (template === undefined) throw new TypeError('no template for workloads')
+  const toBeSigned = template.toBeSigned({
+    serialNumber: of.serialNumber,
+    notBeforeSeconds: of.nowSeconds,
+    notAfterSeconds: of.nowSeconds + 1,
+    spiffeId: spiffeId(of.trustDomain, '/probe'),
+    dnsNames: [],
+    publicKey: generateEcKeyPair('ec-p256').publicKey,
+  })
+  return template.certificate(toBeSigned, await signForX509(of.key, toBeSigned))
 }

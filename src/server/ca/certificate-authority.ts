@@ -8,7 +8,7 @@ export interface IssuedX509Svid {
   /** Of the leaf, decimal. */
   readonly serialNumber: string
   readonly expiresAtSeconds: number
-  /** Of the authority that signed it: its subject key identifier, lower-case hex. */
+  /** Of the authority in the bundle that it chains to: its subject key identifier, lower-case hex. */
   readonly authorityId: string
 }
 

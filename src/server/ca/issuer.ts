@@ -1,10 +1,12 @@
 import { base64Url, utf8Bytes } from '#base/bytes.ts'
-import { AssayError } from '#base/errors.ts'
+import { AssayError, messageOf } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
 import { agentProfile, serverProfile } from '#issuance/profile.ts'
 import { newSerialNumbers, serialNumberText } from '#issuance/serial-numbers.ts'
 import { backdateSeconds } from '#issuance/template.ts'
 import { verifyIssued } from '#issuance/verify-issued.ts'
+import { type Certificate, parseCertificate } from '#pki/certificate.ts'
+import { checkIssuers } from '#pki/chain.ts'
 import { compactJws, type JwsAlgorithm, maxTokenCharacters } from '#pki/jws.ts'
 import { encodeJwtSvid } from '#spiffe/jwt-svid.ts'
 import { serverId } from '#spiffe/spiffe-id.ts'
@@ -89,7 +91,7 @@ export class Issuer implements CertificateAuthority {
   }
 
   async #issueX509(permit: X509Permit): Promise<IssuedX509Svid> {
-    const { certificate: authority, key, templates } = this.#signers.x509()
+    const { certificate: authority, key, templates, ...above } = this.#signers.x509()
     const template = templates.get(permit.profile)
     if (template === undefined) throw new TypeError(`no template of kind ${permit.profile.name}`)
     const now = this.#time.now()
@@ -115,12 +117,13 @@ export class Issuer implements CertificateAuthority {
       issuerName: authority.subject,
       authorityKeyId: authority.subjectKeyId,
     })
+    if (above.constrainedBy.length > 0) checkConstraints(certificate, above.constrainedBy)
     return {
       spiffeId: permit.spiffeId,
-      certificates: [certificate],
+      certificates: [certificate, ...above.chain],
       serialNumber: serialNumberText(fields.serialNumber),
       expiresAtSeconds: fields.notAfterSeconds,
-      authorityId: authority.subjectKeyId?.toHex() ?? '',
+      authorityId: above.rootId,
     }
   }
 
@@ -174,6 +177,18 @@ const jwsAlgorithm: Readonly<Record<KeyType, JwsAlgorithm>> = {
 const maxInputCharacters = maxTokenCharacters - 700
 
 const jtiBytes = 16
+
+/** @throws AssayError `invalid-argument` when a CA above allows none of these names, so that nobody would accept it. */
+function checkConstraints(der: Uint8Array, issuers: readonly Certificate[]): void {
+  try {
+    checkIssuers([parseCertificate(der), ...issuers])
+  } catch (cause) {
+    throw new AssayError('invalid-argument', `cannot issue an X.509-SVID: ${messageOf(cause)}`, {
+      reason: 'svid-request-not-allowed',
+      cause,
+    })
+  }
+}
 
 /** @throws AssayError `unavailable` when the authority is at its end. */
 function cappedEnd(nowSeconds: number, ttlSeconds: number, authorityEndSeconds: number): number {

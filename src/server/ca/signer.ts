@@ -5,7 +5,7 @@ import {
   workloadProfile,
 } from '#issuance/profile.ts'
 import { CertificateTemplate } from '#issuance/template.ts'
-import type { Certificate } from '#pki/certificate.ts'
+import { type Certificate, extensionOid } from '#pki/certificate.ts'
 import { rawToDerSignature } from '#pki/ecdsa.ts'
 import { attributeType, type NameAttribute } from '#pki/name.ts'
 import { describePublicKey } from '#pki/public-key.ts'
@@ -15,6 +15,12 @@ import type { SigningKey } from '../plugin/key-manager/key-manager.ts'
 /** An X.509 authority that can sign: its certificate, its key, and a template for each kind of leaf. */
 export interface X509Signer {
   readonly certificate: Certificate
+  /** What is handed out after each leaf, DER: the CAs below the root, the authority's own first. */
+  readonly chain: readonly Uint8Array[]
+  /** Subject key identifier of the root, lower-case hex: what a bundle and agents know the authority by. */
+  readonly rootId: string
+  /** The authority and all above it when one of them constrains names; empty when none does. */
+  readonly constrainedBy: readonly Certificate[]
   readonly key: SigningKey
   readonly templates: ReadonlyMap<CertificateProfile, CertificateTemplate>
 }
@@ -34,11 +40,16 @@ const leafSubject: readonly NameAttribute[] = [
 ]
 
 /**
- * `key` must be the one `certificate` certifies.
+ * `key` must be the one `certificate` certifies; `above` is the path from who issued it to the root, empty when it is
+ * the root itself.
  *
  * @throws RangeError when the certificate has no subject key identifier to refer to.
  */
-export function newX509Signer(certificate: Certificate, key: SigningKey): X509Signer {
+export function newX509Signer(
+  certificate: Certificate,
+  key: SigningKey,
+  above: readonly Certificate[] = [],
+): X509Signer {
   // Referred to by what it says of itself: a verifier compares the two extensions, whatever they were made of.
   const keyId = certificate.subjectKeyId
   if (keyId === undefined) {
@@ -52,12 +63,19 @@ export function newX509Signer(certificate: Certificate, key: SigningKey): X509Si
     profile,
     new CertificateTemplate(profile, { issuer, subject: leafSubject }),
   ]
+  const path = [certificate, ...above]
   return {
     certificate,
+    rootId: (path.at(-1)?.subjectKeyId ?? keyId).toHex(),
+    chain: path.slice(0, -1).map(({ raw }) => raw),
+    constrainedBy: path.some(constrainsNames) ? path : [],
     key,
     templates: new Map([workloadProfile, agentProfile, serverProfile].map(template)),
   }
 }
+
+const constrainsNames = ({ extensions }: Certificate): boolean =>
+  extensions.some(({ oid }) => oid === extensionOid.nameConstraints)
 
 /** A signature over `message` as X.509 has it: DER for ECDSA, as it is for RSA. */
 export async function signForX509(key: SigningKey, message: Uint8Array): Promise<Uint8Array> {

@@ -11,6 +11,9 @@ import { openPkcs11KeyManager } from '../plugin/key-manager/pkcs11.ts'
 import { JoinTokenAttestor } from '../plugin/node-attestor/join-token.ts'
 import type { NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import { createTpmNodeAttestor } from '../plugin/node-attestor/tpm.ts'
+import { newDiskUpstream } from '../plugin/upstream-authority/disk.ts'
+import { Pkcs11Upstream } from '../plugin/upstream-authority/pkcs11.ts'
+import type { UpstreamAuthority } from '../plugin/upstream-authority/upstream-authority.ts'
 import { loadEndorsementAuthorities } from './endorsement-authorities.ts'
 
 /** What plugins are made with. */
@@ -44,6 +47,31 @@ export async function openKeyManager(
       return await openDiskKeyManager({ path: settings.path, log })
     case 'memory':
       return newMemoryKeyManager()
+  }
+}
+
+/** The upstream authority the configuration names; undefined: there is none. */
+export function newUpstreamAuthority(
+  { upstream_authority: settings, trust_domain: trustDomain }: ServerConfig,
+  { clock, monotonicMs, random, log }: CatalogDependencies,
+): UpstreamAuthority | undefined {
+  if (settings === undefined) return undefined
+  const { cert_file_path: certFilePath, bundle_file_path: bundleFilePath } = settings
+  const common = { certFilePath, bundleFilePath, trustDomain, clock, log }
+  switch (settings.kind) {
+    case 'disk':
+      return newDiskUpstream({ ...common, keyFilePath: settings.key_file_path })
+    case 'pkcs11':
+      return new Pkcs11Upstream({
+        ...common,
+        module: settings.module,
+        tokenLabel: settings.token_label,
+        tokenSerial: settings.token_serial,
+        pinFile: settings.pin_file,
+        keyLabel: settings.key_label,
+        monotonicMs,
+        random,
+      })
   }
 }
 

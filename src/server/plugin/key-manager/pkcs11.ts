@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto'
-import process from 'node:process'
-import { fileURLToPath } from 'node:url'
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { HsmClient, type HsmCounters, type HsmKey } from '#hsm/client.ts'
 import { credentialPath, signerEnvironment } from '#hsm/environment.ts'
+import { ownSigner } from '#hsm/signer-command.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { verifyKeyId } from './key-id.ts'
 import type { KeyManager, KeyManagerStatus, KeyType, SigningKey } from './key-manager.ts'
@@ -93,11 +92,6 @@ export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs
 /** `assay/<first 8 hex digits of SHA-256 of the trust domain's name>/`; a key id follows. */
 export function labelPrefixOf(trustDomain: TrustDomain): string {
   return `assay/${createHash('sha256').update(trustDomain).digest('hex').slice(0, 8)}/`
-}
-
-function ownSigner(): readonly string[] {
-  const program = fileURLToPath(import.meta.resolve('#hsm/signer/main.ts'))
-  return [process.execPath, '--disable-proto=throw', '--max-semi-space-size=1', program]
 }
 
 class TokenKeyManager implements Pkcs11KeyManager {

@@ -68,7 +68,14 @@ export interface RotateRequest {
    * Activate this many seconds after the successor was published, whoever has it by then, instead of when every live
    * node has it.
    */
-  afterSeconds?: number | undefined;
+  afterSeconds?:
+    | number
+    | undefined;
+  /**
+   * Only go on with the rotation of this authority, and begin no other: one that is over is answered by "done". For a
+   * caller that has lost its stream.
+   */
+  predecessorId: string;
 }
 
 export interface RotationProgress {
@@ -113,7 +120,10 @@ export interface Key {
   /** What happens next to it and when: "activates", "is replaced", "leaves the bundle". Empty: nothing. */
   nextEvent: string;
   nextEventAt: number;
-  /** Nodes and X.509-SVIDs that depend on the authority, as far as known. */
+  /**
+   * Nodes that hold X.509-SVIDs of the authority, or may after a restart of the server, and how many these are as far
+   * as known.
+   */
   nodes: number;
   svids: number;
   /** Unix time at which the last of what it signed expires; zero: it has signed nothing. */
@@ -713,7 +723,7 @@ export const Rotation: MessageFns<Rotation> = {
 };
 
 function createBaseRotateRequest(): RotateRequest {
-  return { kind: "", retire: false, force: false, afterSeconds: undefined };
+  return { kind: "", retire: false, force: false, afterSeconds: undefined, predecessorId: "" };
 }
 
 export const RotateRequest: MessageFns<RotateRequest> = {
@@ -729,6 +739,9 @@ export const RotateRequest: MessageFns<RotateRequest> = {
     }
     if (message.afterSeconds !== undefined) {
       writer.uint32(32).int32(message.afterSeconds);
+    }
+    if (message.predecessorId !== "") {
+      writer.uint32(42).string(message.predecessorId);
     }
     return writer;
   },
@@ -778,6 +791,14 @@ export const RotateRequest: MessageFns<RotateRequest> = {
             message.afterSeconds = reader.int32();
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.predecessorId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -804,6 +825,9 @@ export const RotateRequest: MessageFns<RotateRequest> = {
     if (message.afterSeconds !== undefined) {
       obj.after_seconds = Math.round(message.afterSeconds);
     }
+    if (message.predecessorId !== undefined) {
+      obj.predecessor_id = message.predecessorId;
+    }
     return obj;
   },
 
@@ -816,6 +840,7 @@ export const RotateRequest: MessageFns<RotateRequest> = {
     message.retire = object.retire ?? false;
     message.force = object.force ?? false;
     message.afterSeconds = object.afterSeconds ?? undefined;
+    message.predecessorId = object.predecessorId ?? "";
     return message;
   },
 };

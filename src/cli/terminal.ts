@@ -1,0 +1,62 @@
+import { visible } from './print.ts'
+
+/** A stream that may be a terminal. */
+interface Output {
+  readonly isTTY?: boolean
+  readonly columns?: number
+  write(text: string): unknown
+}
+
+/**
+ * Where a command's lines go: results to standard output, notes to standard error, and the state of long work to one
+ * line of a terminal that is written over and over. Where standard error is no terminal there is no such line.
+ */
+export class Terminal {
+  readonly #output: Output
+  readonly #error: Output
+  #progress = ''
+
+  constructor(output: Output, error: Output) {
+    this.#output = output
+    this.#error = error
+  }
+
+  /** One line to standard output. */
+  print(line: string): void {
+    this.#between(() => this.#output.write(`${visible(line)}\n`))
+  }
+
+  /** One line to standard error. */
+  note(line: string): void {
+    this.#between(() => this.#error.write(`${visible(line)}\n`))
+  }
+
+  /** What long work has come to, in place of what was said before; empty: nothing. */
+  progress(line: string): void {
+    if (this.#error.isTTY !== true) return
+    this.#erase()
+    // One column stays free, or some terminals begin a new line.
+    // Zero: it does not know its width.
+    const width = this.#error.columns || 80
+    this.#progress = visible(line).slice(0, width - 1)
+    this.#error.write(this.#progress)
+  }
+
+  #between(write: () => void): void {
+    const progress = this.#progress
+    this.#erase()
+    write()
+    if (progress !== '') this.progress(progress)
+  }
+
+  #erase(): void {
+    if (this.#progress !== '') this.#error.write('\r\u001b[2K')
+    this.#progress = ''
+  }
+}
+
+/** `[████······] 4/10`, for a progress line. */
+export function progressBar(done: number, of: number, width = 24): string {
+  const filled = of === 0 ? width : Math.floor((Math.min(done, of) / of) * width)
+  return `[${'█'.repeat(filled)}${'·'.repeat(width - filled)}] ${done}/${of}`
+}

@@ -1,0 +1,137 @@
+import { equalBytes } from '#base/bytes.ts'
+import type { Clock } from '#base/clock.ts'
+import { AssayError } from '#base/errors.ts'
+import type { Log } from '#base/log.ts'
+import type { Random } from '#base/random.ts'
+import { HsmClient, type HsmKey } from '#hsm/client.ts'
+import { credentialPath, signerEnvironment } from '#hsm/environment.ts'
+import { ownSigner } from '#hsm/signer-command.ts'
+import { type Certificate, describe } from '#pki/certificate.ts'
+import { rawToDerSignature } from '#pki/ecdsa.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { UpstreamAuthority, UpstreamCa } from './upstream-authority.ts'
+import { loadUpstreamCertificates, type UpstreamFiles, unusable } from './upstream-files.ts'
+
+/** What a server's `upstream_authority: { pkcs11: … }` comes to. */
+export interface Pkcs11UpstreamOptions extends UpstreamFiles {
+  /** Path of the PKCS#11 shared object. */
+  readonly module: string
+  /** CKA_LABEL of the token, without its padding. */
+  readonly tokenLabel: string
+  /** Needed only where several tokens have that label. */
+  readonly tokenSerial: string | undefined
+  /** File that holds the user PIN. Default: the credential `upstream-hsm-pin` that systemd passes. */
+  readonly pinFile: string | undefined
+  /** CKA_LABEL of the CA's key pair. */
+  readonly keyLabel: string
+  readonly trustDomain: TrustDomain
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  /** Milliseconds from any fixed point, never going back. */
+  readonly monotonicMs: () => number
+  /** Variables for the module, beside the well-known ones which are passed on from this process. */
+  readonly environment?: Readonly<Record<string, string>>
+}
+
+const signLimitMs = 30_000
+/** A CA's key that signs nothing is seldom asked to prove itself: some HSMs keep an account of each use. */
+const keyProbeInterval = Temporal.Duration.from({ hours: 1 })
+
+/**
+ * A CA whose key is in an HSM, with a signer process of its own. A token that cannot be opened is tried again at the
+ * next signature; a PIN that was refused is not, because tokens lock.
+ */
+export class Pkcs11Upstream implements UpstreamAuthority {
+  readonly #options: Pkcs11UpstreamOptions
+  #client: HsmClient | undefined
+  #refusal: unknown
+
+  constructor(options: Pkcs11UpstreamOptions) {
+    this.#options = options
+  }
+
+  get where(): string {
+    const { tokenLabel, keyLabel } = this.#options
+    return `pkcs11 token "${tokenLabel}" key "${keyLabel}"`
+  }
+
+  async current(): Promise<UpstreamCa> {
+    const { trustDomain, clock } = this.#options
+    const nowSeconds = Math.floor(clock.now().epochMilliseconds / 1000)
+    const certificates = await loadUpstreamCertificates(this.#options, { trustDomain, nowSeconds })
+    const [ca] = certificates.path
+    return { ...certificates, sign: (toBeSigned) => this.#sign(ca, toBeSigned) }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#client?.[Symbol.asyncDispose]()
+  }
+
+  async #sign(ca: Certificate, toBeSigned: Uint8Array): Promise<Uint8Array> {
+    const client = await this.#open()
+    const { certFilePath, keyLabel } = this.#options
+    const key = client.keys.get(keyLabel)
+    if (key === undefined) {
+      const found = [...client.keys.keys()].join(', ') || 'no usable key of such a name'
+      // What a ceremony puts there later is found by opening the token again.
+      this.#client = undefined
+      await client[Symbol.asyncDispose]()
+      throw new AssayError(
+        'failed-precondition',
+        `cannot use the upstream authority: ${this.where} is not there, only: ${found}`,
+        { reason: 'upstream-unusable' },
+      )
+    }
+    if (!equalBytes(publicKeyOf(key), ca.publicKey)) {
+      throw unusable(certFilePath, new RangeError(`${describe(ca)} is not for the ${this.where}`))
+    }
+    const signature = await client.sign(key, toBeSigned)
+    return key.type === 'ec-p256' || key.type === 'ec-p384'
+      ? rawToDerSignature(signature)
+      : signature
+  }
+
+  async #open(): Promise<HsmClient> {
+    if (this.#client !== undefined) return this.#client
+    if (this.#refusal !== undefined) throw this.#refusal
+    const { module, tokenLabel, tokenSerial, keyLabel, clock, random, log, environment } =
+      this.#options
+    const pinFile = this.#options.pinFile ?? credentialPath('upstream-hsm-pin')
+    if (pinFile === undefined) {
+      throw new AssayError(
+        'failed-precondition',
+        'cannot open the hsm of the upstream authority: no pin_file is set and systemd passes no credential upstream-hsm-pin',
+      )
+    }
+    try {
+      this.#client = await HsmClient.open({
+        command: ownSigner(),
+        environment: { ...signerEnvironment(), ...environment },
+        open: {
+          module,
+          tokenLabel,
+          tokenSerial,
+          pinFile,
+          pinIsCredential: this.#options.pinFile === undefined,
+          labelPrefix: keyLabel,
+          sessions: 1,
+        },
+        signLimitMs,
+        keyProbeInterval,
+        monotonicMs: this.#options.monotonicMs,
+        clock,
+        random,
+        log,
+      })
+      return this.#client
+    } catch (error) {
+      const isRefused = error instanceof AssayError && error.reason === 'hsm-pin-refused'
+      if (isRefused) this.#refusal = error
+      throw error
+    }
+  }
+}
+
+const publicKeyOf = ({ publicKey }: HsmKey): Uint8Array =>
+  new Uint8Array(publicKey.export({ format: 'der', type: 'spki' }))
