@@ -7,6 +7,7 @@ import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { Deadlines } from './deadlines.ts'
 import { type HsmKeyProfile, type HsmKeyType, profileOf } from './key-type.ts'
+import type { PinRefusals, RefusedPin } from './pin-refusals.ts'
 import {
   encodeMessage,
   frameKind,
@@ -21,6 +22,8 @@ import { lookEveryMs } from './silence.ts'
 
 const generateLimitMs = 120_000
 const openLimitMs = 10_000
+/** After so many signer processes in a row that died while the PIN was being sent, it may have been the PIN. */
+const maxDeadLogins = 2
 /** After so many calls in a row that got only wrong signatures, a key is not asked any more. */
 const maxWrongInARow = 3
 const lookInterval = Temporal.Duration.from({ milliseconds: lookEveryMs })
@@ -40,6 +43,10 @@ export interface HsmClientOptions {
   readonly clock: Clock
   /** Milliseconds from any fixed point, never going back. */
   readonly monotonicMs: () => number
+  /** Where a refused PIN is remembered over restarts, if anywhere. */
+  readonly refusals: PinRefusals | undefined
+  /** Called with the seconds each signature took, from being asked for to being had. Must not throw. */
+  readonly onSignature?: (seconds: number) => void
   readonly random: Random
   readonly log: Log
 }
@@ -122,7 +129,8 @@ export class HsmClient implements AsyncDisposable {
   /** What came of it. */
   #resumption = Promise.withResolvers<void>()
   #status: HsmStatus = { state: 'down', detail: 'the hsm is being opened' }
-  #token = { label: '', serial: '', model: '' }
+  #changedAt: Temporal.Instant
+  #token: { readonly label: string; readonly serial: string; readonly model: string }
   #process: SignerProcess | undefined
   /** The same, while its token is open and its keys are checked. */
   #signer: SignerProcess | undefined
@@ -133,14 +141,19 @@ export class HsmClient implements AsyncDisposable {
   #lastEvent: SignerEvent | undefined
   #cancelOpenLimit: (() => void) | undefined
   #hasOpened = false
+  /** Nothing is tried until an operator says so. */
+  #isRefused = false
+  /** An operator has said so, and waits for what comes of it. */
+  #isResuming = false
+  #deadLogins = 0
   #running: Promise<unknown> = Promise.resolve()
 
   /**
-   * Resolves once the token is open and every key on it has signed a challenge.
+   * Resolves once it is known how the token is: open, with every key on it having signed a challenge, or away, or
+   * refusing the PIN. The last two are no failure, since either may end while this runs.
    *
-   * @throws AssayError `unavailable` when the token cannot be opened; `failed-precondition` when the PIN cannot
-   * be read or several tokens have the label, and, with the reason `hsm-pin-refused`, when the token refused the
-   * PIN: whoever starts again by itself may lock it.
+   * @throws AssayError `failed-precondition` when somebody has to put something right first: the module cannot be
+   * loaded, the PIN cannot be read, or several tokens have the label.
    */
   static async open(options: HsmClientOptions): Promise<HsmClient> {
     const client = new HsmClient(options)
@@ -161,6 +174,9 @@ export class HsmClient implements AsyncDisposable {
 
   private constructor(options: HsmClientOptions) {
     this.#options = options
+    this.#changedAt = options.clock.now()
+    const { tokenLabel: label, tokenSerial: serial = '' } = options.open
+    this.#token = { label, serial, model: '' }
     this.#deadlines = new Deadlines(options.clock, this.#stopDeadlines.signal)
     this.#backoff = new Backoff({
       first: Temporal.Duration.from({ milliseconds: 500 }),
@@ -177,7 +193,22 @@ export class HsmClient implements AsyncDisposable {
     return this.#status
   }
 
-  /** The token that was last opened. */
+  /** Whether the token is open, though keys on it may not sign. */
+  get isOpen(): boolean {
+    return this.#signer !== undefined
+  }
+
+  /** When the state last became another one. */
+  get changedAt(): Temporal.Instant {
+    return this.#changedAt
+  }
+
+  /** Signatures that are being waited for. */
+  get inFlight(): number {
+    return this.#process?.ledger(frameKind.sign).owed ?? 0
+  }
+
+  /** The token that was last opened, or before that, what is known of it. */
   get token(): { readonly label: string; readonly serial: string; readonly model: string } {
     return this.#token
   }
@@ -279,9 +310,10 @@ export class HsmClient implements AsyncDisposable {
   async resume(): Promise<void> {
     if (this.#status.state === 'refused') {
       this.#set({ state: 'down', detail: 'the PIN is being tried again' })
+      this.#isResuming = true
       this.#resumed.resolve()
     }
-    if (this.#lastEvent?.state === 'refused') await this.#resumption.promise
+    if (this.#isResuming) await this.#resumption.promise
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -295,16 +327,21 @@ export class HsmClient implements AsyncDisposable {
 
   /** One process after the other, until disposed. */
   async #supervise(): Promise<void> {
-    let spendFinalTry = false
+    const refused = await this.#options.refusals?.find(this.#pin)
+    if (refused !== undefined) this.#refuse(`${refused}, at an earlier try`)
     while (!this.#stop.signal.aborted) {
+      const spendFinalTry = this.#isRefused
+      if (this.#isRefused) await this.#resumed.promise
+      this.#isRefused = false
+      if (this.#stop.signal.aborted) return
       const why = await this.#runProcess(spendFinalTry)
       if (this.#stop.signal.aborted) return
-      spendFinalTry = false
-      if (this.#lastEvent?.state === 'refused') {
-        await this.#resumed.promise
-        spendFinalTry = true
-        continue
+      if (this.#deadLogins >= maxDeadLogins) {
+        this.#deadLogins = 0
+        this.#rememberRefusal(why)
+        this.#refuse(`${why} while the PIN was being sent`)
       }
+      if (this.#isRefused) continue
       // A signer that gave up waiting for its token has not crashed: look again soon.
       if (this.#lastEvent?.state === 'absent') this.#backoff.reset()
       this.#lose(why)
@@ -331,6 +368,9 @@ export class HsmClient implements AsyncDisposable {
     process.tell(frameKind.open, encodeMessage({ ...open, spendFinalTry }))
     this.#limitOpening(process)
     const why = await process.ended
+    // A token that does not answer has not refused anything; a module that dies may have been told that it does.
+    if (this.#lastEvent?.state === 'logging-in' && !process.wasEnded) this.#deadLogins++
+    if (process.pid === undefined) this.#lose(why, true)
     this.#cancelOpenLimit?.()
     if (this.#process === process) this.#process = undefined
     return why
@@ -340,7 +380,10 @@ export class HsmClient implements AsyncDisposable {
     if (this.#process !== process) return
     this.#lastEvent = event
     switch (event.state) {
+      case 'logging-in':
+        return
       case 'ready':
+        this.#deadLogins = 0
         void this.#admit(process, event)
         return
       case 'recovering':
@@ -349,8 +392,28 @@ export class HsmClient implements AsyncDisposable {
         this.#lose(event.detail, event.state === 'absent' && event.needsOperator)
         return
       case 'refused':
+        if (event.wasSent) this.#rememberRefusal(event.detail)
         this.#refuse(event.detail)
     }
+  }
+
+  get #pin(): RefusedPin {
+    return this.#options.open
+  }
+
+  #rememberRefusal(detail: string): void {
+    this.#options.refusals?.keep(this.#pin, detail).catch((error: unknown) => {
+      this.#options.log.error(
+        { error },
+        'cannot remember that the hsm refused the PIN: a restart will try it again',
+      )
+    })
+  }
+
+  #forgetRefusal(): void {
+    this.#options.refusals?.forget().catch((error: unknown) => {
+      this.#options.log.warn({ error }, 'cannot forget that the hsm refused the PIN once')
+    })
   }
 
   #refuse(why: string): void {
@@ -358,8 +421,10 @@ export class HsmClient implements AsyncDisposable {
     const refusal = new AssayError('failed-precondition', `the hsm refused the PIN: ${detail}`, {
       reason: 'hsm-pin-refused',
     })
+    this.#isRefused = true
+    this.#isResuming = false
     this.#voidKeys()
-    this.#opened.reject(refusal)
+    this.#opened.resolve()
     this.#resumption.reject(refusal)
     this.#resumption = Promise.withResolvers()
     this.#resumption.promise.catch(() => undefined)
@@ -380,7 +445,9 @@ export class HsmClient implements AsyncDisposable {
     this.#set({ state: 'down', detail: why })
     const code = needsOperator ? 'failed-precondition' : 'unavailable'
     const error = new AssayError(code, `cannot open the hsm: ${why}`)
-    this.#opened.reject(error)
+    if (needsOperator) this.#opened.reject(error)
+    else this.#opened.resolve()
+    this.#isResuming = false
     this.#resumption.reject(error)
   }
 
@@ -426,10 +493,12 @@ export class HsmClient implements AsyncDisposable {
     }
     this.#signer = process
     this.#token = event.token
+    this.#forgetRefusal()
     if (this.#hasOpened) this.counters.recoveries++
     this.#hasOpened = true
     this.#judge()
     this.#opened.resolve()
+    this.#isResuming = false
     this.#resumption.resolve()
   }
 
@@ -483,9 +552,12 @@ export class HsmClient implements AsyncDisposable {
     const digest = hash(key.profile.hash, message, 'buffer')
     const reference = new Uint8Array(4)
     new DataView(reference.buffer).setUint32(0, ref)
+    const { monotonicMs, onSignature, signLimitMs } = this.#options
+    const startedMs = monotonicMs()
     const signature = await process
-      .request(frameKind.sign, this.#options.signLimitMs, reference, digest)
+      .request(frameKind.sign, signLimitMs, reference, digest)
       .catch(throwUnavailable)
+    onSignature?.((monotonicMs() - startedMs) / 1000)
     const right =
       signature.length === key.profile.signatureBytes &&
       verify(key.profile.hash, message, key.verifier, signature)
@@ -539,6 +611,7 @@ export class HsmClient implements AsyncDisposable {
 
   #set(status: HsmStatus): void {
     if (status.state === this.#status.state && status.detail === this.#status.detail) return
+    if (status.state !== this.#status.state) this.#changedAt = this.#options.clock.now()
     this.#status = status
     for (const listener of this.#listeners) listener(status)
   }

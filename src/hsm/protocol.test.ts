@@ -44,7 +44,9 @@ test('every message is read as it was written', () => {
   for (const event of [
     ready,
     { state: 'absent', detail: 'd', needsOperator: true },
-    { state: 'refused', detail: '' },
+    { state: 'refused', detail: '', wasSent: true },
+    { state: 'refused', detail: '', wasSent: false },
+    { state: 'logging-in' },
   ]) {
     assert.deepEqual(parseSignerEvent(encodeMessage(event)), event)
   }

@@ -91,8 +91,10 @@ export type SignerEvent =
   | { readonly state: 'recovering'; readonly detail: string }
   /** Opening failed and will be tried again within about a second, though an operator may have to act first. */
   | { readonly state: 'absent'; readonly detail: string; readonly needsOperator: boolean }
-  /** The PIN was refused, or would lock the token if it were wrong. The process ends now. */
-  | { readonly state: 'refused'; readonly detail: string }
+  /** The PIN is about to be sent: what becomes of the process now may have cost a try. */
+  | { readonly state: 'logging-in' }
+  /** The PIN was refused, or would lock the token if it were wrong and was not sent. The process ends now. */
+  | { readonly state: 'refused'; readonly detail: string; readonly wasSent: boolean }
 
 /** The JSON encoding of any message but `sign`. */
 export function encodeMessage(message: object): Uint8Array {
@@ -178,8 +180,11 @@ export function parseSignerEvent(body: Uint8Array): SignerEvent {
         needsOperator: fields['needsOperator'] === true,
       }
     case 'recovering':
-    case 'refused':
       return { state, detail: text(fields, 'detail') }
+    case 'logging-in':
+      return { state }
+    case 'refused':
+      return { state, detail: text(fields, 'detail'), wasSent: fields['wasSent'] === true }
     default:
       throw new SyntaxError(`unknown signer state ${state}`)
   }

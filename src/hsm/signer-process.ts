@@ -54,6 +54,7 @@ export class SignerProcess {
   readonly #ledgers = new Map<number, Ledger>()
   #lastId = 0
   #why: string | undefined
+  #wasEnded = false
   #cancelKill: (() => void) | undefined
 
   constructor(options: SignerProcessOptions) {
@@ -99,6 +100,11 @@ export class SignerProcess {
     return this.#child.pid
   }
 
+  /** Whether it was told to end, or made to. */
+  get wasEnded(): boolean {
+    return this.#wasEnded
+  }
+
   /** What this signer owes and has given of one kind of request. */
   ledger(kind: number): Readonly<Ledger> {
     return this.#ledger(kind)
@@ -137,6 +143,7 @@ export class SignerProcess {
   /** Ends the process at once. The first reason given is the one that is told. */
   kill(why: string): void {
     this.#why ??= why
+    this.#wasEnded = true
     this.#child.kill('SIGKILL')
     this.#rejectAll()
   }
@@ -144,6 +151,7 @@ export class SignerProcess {
   /** Ends the process in order, or after two seconds at once. */
   async close(): Promise<void> {
     this.#why ??= 'the hsm client is closed'
+    this.#wasEnded = true
     this.#socket.end()
     this.#limitEnding()
     this.#rejectAll()

@@ -99,9 +99,9 @@ export class Server implements AsyncDisposable {
   }
 
   /**
-   * Opens what the configuration names and begins to listen. The key manager must open. When nothing can be
-   * signed all the same, as by a clock that went back, the server listens on the administration socket only;
-   * {@link run} lets agents in as soon as it can show an SVID.
+   * Opens what the configuration names and begins to listen. When nothing can be signed, because the HSM is away or
+   * the clock went back, the server listens on the administration socket only; {@link run} lets agents in as soon as
+   * it can show an SVID.
    *
    * @throws AssayError that says what to do: `failed-precondition` when an operator has to act first.
    */
@@ -283,7 +283,7 @@ async function openParts(
     metrics,
   )
   await checkTrustDomain(datastore, config)
-  const keyManager = resources.use(await openKeyManager(config, process))
+  const keyManager = resources.use(await openKeyManager(config, { ...process, metrics }))
   const nodes = resources.use(await NodeCache.load(datastore))
   const connected = new ConnectedAgents()
   const holdings = new NodeHoldings({

@@ -16,7 +16,7 @@ export interface Vitals {
   readonly authorities: Pick<AuthorityManager, 'health' | 'states' | 'upstream'>
   readonly bundles: Pick<BundleCache, 'size'>
   readonly entries: Pick<AuthorizedEntries, 'size'>
-  readonly keyManager: Pick<KeyManager, 'status'>
+  readonly keyManager: Pick<KeyManager, 'status' | 'activity'>
   readonly nodes: Pick<NodeCache, 'size'>
   readonly serverSvid: Pick<ServerSvid, 'current'>
   readonly datastore: Pick<Datastore, 'revision'>
@@ -59,6 +59,7 @@ export function registerMetrics(metrics: Metrics, vitals: Vitals): void {
     metrics.cacheEntries('nodes', vitals.nodes.size)
     metrics.cacheEntries('bundles', vitals.bundles.size)
     metrics.keyManagerState(vitals.keyManager.status().state)
+    for (const hsm of vitals.keyManager.activity?.() ?? []) metrics.hsm(hsm)
     metrics.datastoreRevision(vitals.datastore.revision())
     const end = (kind: 'x509' | 'jwt'): number | undefined =>
       vitals.authorities.states(kind).find(({ state }) => state === 'active')?.expiresAtSeconds

@@ -21,12 +21,28 @@ const help = {
   assay_datastore_failures_total: 'Uses of the datastore that failed, by reason.',
   assay_datastore_revision: 'Revision of the last change seen.',
   assay_key_manager_state: '1 for the state the key manager is in, 0 for the others.',
+  assay_hsm_up: '1 while the HSM signs, by token.',
+  assay_hsm_state_change_timestamp_seconds:
+    'Unix time at which the state of the HSM last changed, by token.',
+  assay_hsm_signatures_total: 'Signatures of the HSM that were right, by token.',
+  assay_hsm_wrong_signatures_total:
+    'Signatures of the HSM that did not verify and were not released, by token.',
+  assay_hsm_signatures_in_flight: 'Signatures that are being waited for, by token.',
+  assay_hsm_signature_duration_seconds:
+    'How long a signature took, waiting for a session included, by token.',
+  assay_hsm_signer_starts_total: 'Signer processes started, by token.',
+  assay_hsm_recoveries_total: 'Times the token was opened anew after it had been lost, by token.',
   assay_expiry_timestamp_seconds: 'Unix time at which something expires, by what it is.',
   assay_tls_connections_total:
     'TLS connections made between agent and server, by the group their keys are from.',
   assay_tls_handshake_failures_total: 'TLS handshakes that failed at this server, by reason.',
   assay_server_reachable: '1 while the agent has its stream to the server.',
 } as const
+
+/** Seconds; from a token in memory to one that is given up. */
+const signatureBuckets = [
+  0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
+]
 
 /** Seconds; from a cached answer to a TPM's signature. */
 const durationBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
@@ -39,6 +55,19 @@ export type StreamKind = 'feed' | 'sync' | 'x509-svid' | 'x509-bundles' | 'jwt-b
 export type CacheName = 'entries' | 'nodes' | 'bundles' | 'x509-svids' | 'jwt-svids' | 'workloads'
 export type Expiring = 'x509-ca' | 'upstream-ca' | 'jwt-key' | 'server-svid' | 'agent-svid'
 
+/** What {@link Metrics.hsm} reads. Counts are since the process began. */
+export interface HsmReading {
+  /** A token's label, from the configuration. */
+  readonly token: string
+  readonly isUp: boolean
+  readonly changedAtSeconds: number
+  readonly signatures: number
+  readonly wrongSignatures: number
+  readonly signerStarts: number
+  readonly recoveries: number
+  readonly inFlight: number
+}
+
 /**
  * The metrics of a process. Labels take few values: methods, stable reasons, types; never an address, a
  * SPIFFE ID or anything else a caller chooses.
@@ -46,7 +75,13 @@ export type Expiring = 'x509-ca' | 'upstream-ca' | 'jwt-key' | 'server-svid' | '
 export class Metrics {
   readonly #registry = new Registry()
   readonly #buildInfo = this.#gauge('assay_build_info', 'program', 'version', 'trust_domain')
-  readonly #rpc = this.#histogram('assay_rpc_duration_seconds', 'service', 'method', 'code')
+  readonly #rpc = this.#histogram(
+    'assay_rpc_duration_seconds',
+    { buckets: durationBuckets },
+    'service',
+    'method',
+    'code',
+  )
   readonly #rpcInFlight = this.#gauge('assay_rpc_in_flight', 'service')
   readonly #denied = this.#counter('assay_authorization_denied_total', 'method', 'reason')
   readonly #attestations = this.#counter(
@@ -65,10 +100,23 @@ export class Metrics {
   readonly #datastoreFailures = this.#counter('assay_datastore_failures_total', 'reason')
   readonly #datastoreRevision = this.#gauge('assay_datastore_revision')
   readonly #keyManagerState = this.#gauge('assay_key_manager_state', 'state')
+  readonly #hsmUp = this.#gauge('assay_hsm_up', 'token')
+  readonly #hsmChange = this.#gauge('assay_hsm_state_change_timestamp_seconds', 'token')
+  readonly #hsmSignatures = this.#counter('assay_hsm_signatures_total', 'token')
+  readonly #hsmWrong = this.#counter('assay_hsm_wrong_signatures_total', 'token')
+  readonly #hsmInFlight = this.#gauge('assay_hsm_signatures_in_flight', 'token')
+  readonly #hsmDuration = this.#histogram(
+    'assay_hsm_signature_duration_seconds',
+    { buckets: signatureBuckets },
+    'token',
+  )
+  readonly #hsmStarts = this.#counter('assay_hsm_signer_starts_total', 'token')
+  readonly #hsmRecoveries = this.#counter('assay_hsm_recoveries_total', 'token')
   readonly #expiry = this.#gauge('assay_expiry_timestamp_seconds', 'what')
   readonly #tlsConnections = this.#counter('assay_tls_connections_total', 'group')
   readonly #tlsFailures = this.#counter('assay_tls_handshake_failures_total', 'reason')
   readonly #serverReachable = this.#gauge('assay_server_reachable')
+  readonly #hsmRead = new Map<string, HsmReading>()
   readonly #collectors: (() => void)[] = []
 
   /** With `processMetrics`, also memory, CPU, file descriptors and event loop. */
@@ -170,6 +218,24 @@ export class Metrics {
     }
   }
 
+  /** How an HSM is and what it has done in all, since this process began. */
+  hsm(activity: HsmReading): void {
+    const { token } = activity
+    this.#hsmUp.set({ token }, Number(activity.isUp))
+    this.#hsmChange.set({ token }, activity.changedAtSeconds)
+    this.#hsmInFlight.set({ token }, activity.inFlight)
+    const before = this.#hsmRead.get(token)
+    this.#hsmSignatures.inc({ token }, activity.signatures - (before?.signatures ?? 0))
+    this.#hsmWrong.inc({ token }, activity.wrongSignatures - (before?.wrongSignatures ?? 0))
+    this.#hsmStarts.inc({ token }, activity.signerStarts - (before?.signerStarts ?? 0))
+    this.#hsmRecoveries.inc({ token }, activity.recoveries - (before?.recoveries ?? 0))
+    this.#hsmRead.set(token, activity)
+  }
+
+  hsmSignature(token: string, seconds: number): void {
+    this.#hsmDuration.observe({ token }, seconds)
+  }
+
   /** Unix time, in seconds. */
   expiry(what: Expiring, atSeconds: number): void {
     this.#expiry.set({ what }, atSeconds)
@@ -196,12 +262,16 @@ export class Metrics {
     return new Gauge({ name, help: help[name], labelNames, registers: [this.#registry] })
   }
 
-  #histogram<L extends string>(name: keyof typeof help, ...labelNames: L[]): Histogram<L> {
+  #histogram<L extends string>(
+    name: keyof typeof help,
+    { buckets }: { readonly buckets: number[] },
+    ...labelNames: L[]
+  ): Histogram<L> {
     return new Histogram({
       name,
       help: help[name],
       labelNames,
-      buckets: durationBuckets,
+      buckets,
       registers: [this.#registry],
     })
   }

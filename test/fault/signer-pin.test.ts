@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict'
-import { chmod, rm, writeFile } from 'node:fs/promises'
+import { chmod, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { FakeClock } from '#base/fake-clock.ts'
+import { SystemRandom } from '#base/random.ts'
+import { PinRefusals } from '#hsm/pin-refusals.ts'
 import { type FaultyHsm, newFaultyHsm } from '../support/faulty-hsm.ts'
 import { until } from '../support/signing-load.ts'
 
@@ -22,17 +25,97 @@ async function loseToken(
 
 const minutes = (count: number) => Temporal.Duration.from({ minutes: count })
 
-test('openPkcs11KeyManager() sends a wrong PIN once, and says what must not be tried again', async () => {
+test('openPkcs11KeyManager() sends a wrong PIN once, and works after resume() with the right one', async () => {
   await using hsm = await newFaultyHsm()
   await writePin(hsm, 'wrong-pin')
-  await assert.rejects(hsm.open(), (error: Error & { code: string; reason: string }) => {
-    assert.equal(error.code, 'failed-precondition')
-    assert.equal(error.reason, 'hsm-pin-refused')
-    assert.match(error.message, /CKR_PIN_INCORRECT/)
-    assert.doesNotMatch(error.message, /wrong-pin/)
-    return true
-  })
+  await using manager = await hsm.open()
+  const { state, detail } = manager.status()
+  assert.equal(state, 'refused')
+  assert.match(detail, /CKR_PIN_INCORRECT/)
+  assert.doesNotMatch(detail, /wrong-pin/)
+  await assert.rejects(manager.generateKey('k', 'ec-p256'), { code: 'unavailable' })
   assert.equal(await hsm.calls('C_Login'), 1)
+  await writePin(hsm, hsm.token.pin)
+  await manager.resume()
+  assert.equal(manager.status().state, 'ok')
+  assert.equal(await hsm.calls('C_Login'), 2)
+})
+
+test('a refused PIN is not sent again by a server that is started again, until it is written or resumed', async () => {
+  await using hsm = await newFaultyHsm()
+  const refusalFile = join(hsm.token.directory, 'hsm-pin-refused')
+  const options = { refusalFile }
+  await writePin(hsm, 'wrong-pin')
+  for (let start = 0; start < 3; start++) {
+    await using manager = await hsm.open(options)
+    assert.equal(manager.status().state, 'refused')
+    assert.match(manager.status().detail, /CKR_PIN_INCORRECT/)
+    assert.equal(await hsm.calls('C_Login'), 1)
+  }
+  assert.equal((await stat(refusalFile)).mode & 0o777, 0o600)
+  assert.doesNotMatch(await readFile(refusalFile, 'utf8'), /wrong-pin/)
+  {
+    await using manager = await hsm.open(options)
+    await assert.rejects(manager.resume(), { reason: 'hsm-pin-refused' })
+    assert.equal(await hsm.calls('C_Login'), 2, 'an operator’s word is one try')
+  }
+  await writePin(hsm, 'wrong-again')
+  {
+    await using manager = await hsm.open(options)
+    assert.equal(manager.status().state, 'refused')
+    assert.equal(await hsm.calls('C_Login'), 3, 'a PIN that was written since is another one')
+  }
+  await writePin(hsm, hsm.token.pin)
+  {
+    await using manager = await hsm.open(options)
+    assert.equal(manager.status().state, 'ok')
+  }
+  await assert.rejects(stat(refusalFile), { code: 'ENOENT' })
+})
+
+test('a note that cannot be read, or is about another token, keeps no PIN from being sent', async () => {
+  await using hsm = await newFaultyHsm()
+  const refusalFile = join(hsm.token.directory, 'hsm-pin-refused')
+  for (const note of ['', '{', 'null', '{"pin":1}', '{"pin":"[]","detail":"x"}', ' '.repeat(1e5)]) {
+    await writeFile(refusalFile, note)
+    await using manager = await hsm.open({ refusalFile })
+    assert.equal(manager.status().state, 'ok', note.slice(0, 20))
+  }
+})
+
+test('a PIN in a systemd credential that was refused waits for an operator, whatever its file', async () => {
+  await using hsm = await newFaultyHsm()
+  const refusals = new PinRefusals(join(hsm.token.directory, 'note'), new SystemRandom())
+  const pin = { module: '/m', tokenLabel: 'assay', pinFile: '/run/credentials/x/hsm-pin' }
+  await refusals.keep({ ...pin, pinIsCredential: true }, 'CKR_PIN_INCORRECT')
+  const elsewhere = { ...pin, pinFile: '/run/credentials/y/hsm-pin', pinIsCredential: true }
+  assert.equal(await refusals.find(elsewhere), 'CKR_PIN_INCORRECT')
+  assert.equal(await refusals.find({ ...elsewhere, tokenLabel: 'other' }), undefined)
+  assert.equal(await refusals.find({ ...elsewhere, module: '/other' }), undefined)
+})
+
+test('a module that dies while the PIN is being sent gets it twice, then no more', async () => {
+  await using hsm = await newFaultyHsm()
+  await hsm.misbehave('C_Login abort')
+  await using manager = await hsm.open()
+  await until('refused', () => manager.status().state === 'refused')
+  assert.match(manager.status().detail, /while the PIN was being sent/)
+  assert.equal(await hsm.calls('C_Login'), 2)
+  await hsm.misbehave('')
+  await manager.resume()
+  assert.equal(manager.status().state, 'ok')
+})
+
+test('a token that is away at the start is found when it comes', async () => {
+  await using hsm = await newFaultyHsm()
+  await hsm.token.unplug()
+  await using manager = await hsm.open()
+  assert.equal(manager.status().state, 'down')
+  assert.match(manager.status().where, /token "assay"$/)
+  await hsm.token.plug()
+  const backMs = await until('ok', () => manager.status().state === 'ok')
+  assert.ok(backMs <= 2000, `found after ${backMs} ms`)
+  await manager.generateKey('k', 'ec-p256')
 })
 
 test('a PIN that became wrong is sent once, until an operator resumes', async () => {
@@ -71,8 +154,11 @@ for (const [name, flag] of [
   test(`the PIN is not sent to a token whose PIN ${name}`, async () => {
     await using hsm = await newFaultyHsm()
     await hsm.misbehave(`C_GetTokenInfo flags ${flag}`)
-    await assert.rejects(hsm.open(), { reason: 'hsm-pin-refused' })
+    const refusalFile = join(hsm.token.directory, 'hsm-pin-refused')
+    await using manager = await hsm.open({ refusalFile })
+    assert.equal(manager.status().state, 'refused')
     assert.equal(await hsm.calls('C_Login'), 0)
+    await assert.rejects(stat(refusalFile), { code: 'ENOENT' }, 'the token itself remembers that')
   })
 }
 
@@ -107,7 +193,8 @@ test('a PIN file is refused that others may read, that is empty, missing or no f
   await using hsm = await newFaultyHsm()
   const { pinFile } = hsm.token
   const refused = (why: RegExp) =>
-    assert.rejects(hsm.open(), (error: Error) => {
+    assert.rejects(hsm.open(), (error: Error & { code: string }) => {
+      assert.equal(error.code, 'failed-precondition')
       assert.ok(error.message.includes(pinFile))
       assert.match(error.message, why)
       return true
@@ -119,6 +206,8 @@ test('a PIN file is refused that others may read, that is empty, missing or no f
   await writePin(hsm, 'x'.repeat(256))
   await refused(/longer than 255 bytes/)
   await rm(pinFile)
+  await refused(/ENOENT/)
+  await hsm.token.unplug()
   await refused(/ENOENT/)
   assert.equal(await hsm.calls('C_Login'), 0)
 })

@@ -18,6 +18,8 @@ const source = fileURLToPath(new URL('../fault/pkcs11-shim.c', import.meta.url))
 /** A software token behind a module that misbehaves on request. */
 export interface FaultyHsm extends AsyncDisposable {
   readonly token: SoftHsm
+  /** Path of the module that misbehaves. */
+  readonly module: string
   readonly environment: Readonly<Record<string, string>>
   /** Has the module do that from now on, in the words of `pkcs11-shim.c`; nothing when empty. */
   misbehave(fault: string): Promise<void>
@@ -33,6 +35,8 @@ export interface FaultyHsmOptions {
   readonly log?: Log
   readonly signTimeout?: Temporal.Duration
   readonly keyProbeInterval?: Temporal.Duration
+  readonly refusalFile?: string
+  readonly sessions?: number
   readonly signerCommand?: readonly string[]
 }
 
@@ -53,6 +57,7 @@ export async function newFaultyHsm(): Promise<FaultyHsm> {
   }
   return {
     token,
+    module,
     environment,
     async misbehave(fault) {
       await writeFile(`${control}.new`, fault)

@@ -72,7 +72,14 @@ export class LiveServer implements AsyncDisposable {
    * rows there, and starts with them again.
    */
   static async start(
-    options: { clock?: Clock; settings?: string; directory?: string; trustDomain?: string } = {},
+    options: {
+      clock?: Clock
+      settings?: string
+      directory?: string
+      trustDomain?: string
+      /** As server.yaml has it. Default: one that fits `directory`. */
+      keyManager?: string
+    } = {},
   ): Promise<LiveServer> {
     const { clock = new SystemClock(), settings = 'ratelimit: { attestation: false }' } = options
     const keeps = options.directory !== undefined
@@ -85,7 +92,7 @@ data_dir: data
 bind_address: 127.0.0.1
 bind_port: 0
 socket_path: server.sock
-key_manager: { ${keeps ? 'disk' : 'memory'}: {} }
+key_manager: { ${options.keyManager ?? (keeps ? 'disk: {}' : 'memory: {}')} }
 node_attestors: { join_token: {} }
 health_checks: { bind_port: 0 }
 telemetry: { prometheus: { port: 0 } }

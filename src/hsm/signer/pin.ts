@@ -12,35 +12,24 @@ export interface PinSource {
 }
 
 /**
- * The PIN in the file, without the line end an editor leaves. The caller wipes it.
+ * Looks whether there is a PIN to read, without reading it.
  *
  * @throws AssayError `failed-precondition` when the file is missing, empty, not ours or open to others.
  */
-export function loadPin(source: PinSource): Uint8Array {
-  const { pinFile } = source
-  const refuse = (why: string, cause?: unknown) =>
-    new AssayError('failed-precondition', `cannot read hsm pin from ${pinFile}: ${why}`, { cause })
+export function verifyPinFile(source: PinSource): void {
+  closeSync(openPin(source))
+}
 
-  let descriptor: number
-  try {
-    descriptor = openSync(pinFile, constants.O_RDONLY | constants.O_NONBLOCK)
-  } catch (error) {
-    throw refuse(messageOf(error), error)
-  }
+/**
+ * The PIN in the file, without the line end an editor leaves. The caller wipes it.
+ *
+ * @throws AssayError `failed-precondition` as {@link verifyPinFile} does.
+ */
+export function loadPin(source: PinSource): Uint8Array {
+  const refuse = (why: string) => notReadable(source, why)
+  const descriptor = openPin(source)
   const bytes = new Uint8Array(maxPinBytes + 3)
   try {
-    const file = fstatSync(descriptor)
-    if (!file.isFile()) throw refuse('not a regular file')
-    if (!source.pinIsCredential) {
-      const uid = process.geteuid?.()
-      if (file.uid !== uid && file.uid !== 0) {
-        throw refuse(`owned by uid ${file.uid}, not by us (uid ${uid}) or root`)
-      }
-      const mode = file.mode & 0o777
-      if ((mode & 0o077) !== 0) {
-        throw refuse(`mode 0${mode.toString(8)} lets others read it; run chmod 0400 ${pinFile}`)
-      }
-    }
     let length = readSync(descriptor, bytes)
     if (bytes[length - 1] === 0x0a) length--
     if (bytes[length - 1] === 0x0d) length--
@@ -51,4 +40,38 @@ export function loadPin(source: PinSource): Uint8Array {
     bytes.fill(0)
     closeSync(descriptor)
   }
+}
+
+function openPin(source: PinSource): number {
+  const { pinFile, pinIsCredential } = source
+  let descriptor: number
+  try {
+    descriptor = openSync(pinFile, constants.O_RDONLY | constants.O_NONBLOCK)
+  } catch (error) {
+    throw notReadable(source, messageOf(error), error)
+  }
+  try {
+    const file = fstatSync(descriptor)
+    if (!file.isFile()) throw notReadable(source, 'not a regular file')
+    if (file.size === 0) throw notReadable(source, 'it is empty')
+    if (pinIsCredential) return descriptor
+    const uid = process.geteuid?.()
+    if (file.uid !== uid && file.uid !== 0) {
+      throw notReadable(source, `owned by uid ${file.uid}, not by us (uid ${uid}) or root`)
+    }
+    const mode = file.mode & 0o777
+    if ((mode & 0o077) !== 0) {
+      const remedy = `run chmod 0400 ${pinFile}`
+      throw notReadable(source, `mode 0${mode.toString(8)} lets others read it; ${remedy}`)
+    }
+    return descriptor
+  } catch (error) {
+    closeSync(descriptor)
+    throw error
+  }
+}
+
+function notReadable({ pinFile }: PinSource, why: string, cause?: unknown): AssayError {
+  const message = `cannot read hsm pin from ${pinFile}: ${why}`
+  return new AssayError('failed-precondition', message, { cause })
 }

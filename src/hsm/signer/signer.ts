@@ -1,5 +1,6 @@
 import type { Clock } from '#base/clock.ts'
-import { AssayError, type ErrorCode } from '#base/errors.ts'
+import { AssayError, type ErrorCode, messageOf } from '#base/errors.ts'
+import { nextTurn } from '#base/event-loop.ts'
 import { type Random, randomFraction } from '#base/random.ts'
 import { Deadlines } from '../deadlines.ts'
 import type { Frame } from '../frame.ts'
@@ -14,7 +15,13 @@ import {
   type SignerEvent,
 } from '../protocol.ts'
 import { Cryptoki, failureKind } from './cryptoki.ts'
-import { describeFailure, isPinRefusal, LoginInterruptedError, Token } from './token.ts'
+import {
+  describeFailure,
+  isPinRefusal,
+  LoginInterruptedError,
+  PinWithheldError,
+  Token,
+} from './token.ts'
 
 /** After so many failed openings in a row a fresh process may do better than this one. */
 const maxOpenAttempts = 60
@@ -141,13 +148,13 @@ export class Signer {
   async #openUntilReady(request: OpenRequest): Promise<void> {
     for (let attempt = 1; attempt <= maxOpenAttempts; attempt++) {
       try {
-        this.#cryptoki ??= new Cryptoki(request.module)
+        this.#cryptoki ??= loadModule(request.module)
         return await this.#openOnce(this.#cryptoki, request)
       } catch (error) {
         const detail = describeFailure(error)
         if (error instanceof LoginInterruptedError) this.#interruptedLogins++
         if (isPinRefusal(error) || this.#interruptedLogins > 1) {
-          this.#tell({ state: 'refused', detail })
+          this.#tell({ state: 'refused', detail, wasSent: !(error instanceof PinWithheldError) })
           break
         }
         const needsOperator = error instanceof AssayError && error.code === 'failed-precondition'
@@ -177,10 +184,14 @@ export class Signer {
   }
 
   async #openOnce(cryptoki: Cryptoki, request: OpenRequest): Promise<void> {
-    const token = Token.open(cryptoki, request, {
+    const token = await Token.open(cryptoki, request, {
       random: this.#deps.random,
       deadlines: this.#deadlines,
       nextRef: () => ++this.#lastRef,
+      announceLogin: async () => {
+        this.#tell({ state: 'logging-in' })
+        await nextTurn()
+      },
     })
     this.#interruptedLogins = 0
     try {
@@ -194,6 +205,16 @@ export class Signer {
       await token.close('its keys could not be listed').catch(() => undefined)
       throw error
     }
+  }
+}
+
+/** @throws AssayError `failed-precondition`: what cannot be loaded now never will be. */
+function loadModule(path: string): Cryptoki {
+  try {
+    return new Cryptoki(path)
+  } catch (cause) {
+    const message = `cannot load the pkcs#11 module ${path}: ${messageOf(cause)}`
+    throw new AssayError('failed-precondition', message, { cause })
   }
 }
 

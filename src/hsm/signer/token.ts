@@ -20,7 +20,7 @@ import {
   publicKeyTemplate,
   signInput,
 } from './key-template.ts'
-import { loadPin } from './pin.ts'
+import { loadPin, verifyPinFile } from './pin.ts'
 import { readPublicKey } from './public-key.ts'
 import { SessionPool } from './session-pool.ts'
 
@@ -33,10 +33,12 @@ export interface TokenDeps {
   readonly deadlines: Deadlines
   /** Numbers keys; never gives the same number twice in one process. */
   readonly nextRef: () => number
+  /** Tells the server that the PIN is about to be sent; settles once that has left. */
+  readonly announceLogin: () => Promise<void>
 }
 
 /** The PIN must not be tried. Unlike a module's own refusal this comes before the attempt. */
-class PinWithheldError extends Error {
+export class PinWithheldError extends Error {
   override readonly name = 'PinWithheldError'
 }
 
@@ -65,7 +67,8 @@ export class Token {
    *
    * @throws Error of any kind; the module is then finalised again.
    */
-  static open(cryptoki: Cryptoki, request: OpenRequest, deps: TokenDeps): Token {
+  static async open(cryptoki: Cryptoki, request: OpenRequest, deps: TokenDeps): Promise<Token> {
+    verifyPinFile(request)
     try {
       cryptoki.initialize()
       const info = findToken(cryptoki.tokens(), request)
@@ -76,7 +79,9 @@ export class Token {
       for (let i = 0; i < count; i++) sessions.push(cryptoki.openSession(info.slot, 'read'))
       const [first] = sessions
       if (first === undefined) throw new RangeError('token allows no session')
-      logIn(cryptoki, first, { info, request })
+      verifyPinMayBeSent(info, request)
+      await deps.announceLogin()
+      logIn(cryptoki, first, request)
       return new Token(cryptoki, { info, request, sessions, deps })
     } catch (error) {
       try {
@@ -303,11 +308,7 @@ function findToken(tokens: readonly TokenInfo[], request: OpenRequest): TokenInf
   return token
 }
 
-function logIn(
-  cryptoki: Cryptoki,
-  session: Handle,
-  { info, request }: { readonly info: TokenInfo; readonly request: OpenRequest },
-): void {
+function verifyPinMayBeSent(info: TokenInfo, request: OpenRequest): void {
   if ((info.flags & ck.CKF_USER_PIN_LOCKED) !== 0) {
     throw new PinWithheldError('the PIN is locked (CKF_USER_PIN_LOCKED)')
   }
@@ -316,6 +317,9 @@ function logIn(
       'a wrong PIN would lock the token now (CKF_USER_PIN_FINAL_TRY), so it was not tried',
     )
   }
+}
+
+function logIn(cryptoki: Cryptoki, session: Handle, request: OpenRequest): void {
   const pin = loadPin(request)
   try {
     cryptoki.login(session, pin)

@@ -20,7 +20,7 @@ export interface KeysServiceDependencies {
   readonly keyManager: KeyManager
   readonly authorities: Pick<
     AuthorityManager,
-    'states' | 'health' | 'acceptClock' | 'rotate' | 'rotations' | 'bundleSequenceNumber'
+    'states' | 'health' | 'acceptClock' | 'round' | 'rotate' | 'rotations' | 'bundleSequenceNumber'
   >
   readonly holdings: Pick<Holders, 'survey' | 'dependents'>
   readonly clock: Clock
@@ -39,6 +39,8 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
         })
       }
       await keyManager.resume()
+      // A server that started without its keys has had no authority to sign with until now.
+      await authorities.round()
       return status()
     },
 

@@ -8,9 +8,9 @@ export interface AuthorityEvent {
   readonly kind: AuthorityKindName
   /**
    * `dropped`: it can never sign again, for instance because its key is lost. `retired`: it is in the bundle no
-   * more, and its key is destroyed.
+   * more, and its key is destroyed. `usable`: it can sign, which it could not since this server started.
    */
-  readonly what: 'prepared' | 'activated' | 'dropped' | 'tainted' | 'revoked' | 'retired'
+  readonly what: 'prepared' | 'activated' | 'dropped' | 'tainted' | 'revoked' | 'retired' | 'usable'
   /** As in {@link AuthorityState}. */
   readonly authorityId: string
 }

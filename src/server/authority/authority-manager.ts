@@ -102,6 +102,7 @@ export class AuthorityManager implements Disposable {
   #x509Signer: { readonly authority: ActiveAuthority; readonly signer: X509Signer } | undefined
   #lock: Promise<unknown> = Promise.resolve()
   readonly #ticker: Ticker
+  readonly #toldOrphans = new Set<string>()
   #failedRounds = 0
   #lastFailure = ''
 
@@ -154,17 +155,16 @@ export class AuthorityManager implements Disposable {
     const bundle = await OwnBundle.open(datastore, { trustDomain, refreshHintSeconds })
     const manager = new AuthorityManager(options, { journal, bundle })
     await manager.round()
-    const orphans = manager.orphanKeys()
-    if (orphans.length > 0) {
-      options.log.warn({ keys: orphans }, 'the key manager has authority keys no journal names')
-    }
+    manager.#tellOfOrphans()
     return manager
   }
 
   /** Makes a round every ten seconds, and at once when the key manager comes back. */
   async run(signal: AbortSignal): Promise<void> {
     using _status = this.#options.keyManager.onStatus(({ state }) => {
-      if (state === 'ok') this.#ticker.wake()
+      if (state !== 'ok') return
+      this.#tellOfOrphans()
+      this.#ticker.wake()
     })
     while (!signal.aborted) {
       await this.#ticker.wait(signal)
@@ -185,8 +185,12 @@ export class AuthorityManager implements Disposable {
         }
       }
       await attempt(() => this.#publishRoots())
-      await attempt(() => this.#kinds.x509.rotator.round())
-      await attempt(() => this.#kinds.jwt.rotator.round())
+      for (const { context, rotator } of Object.values(this.#kinds)) {
+        const couldSign = rotator.active !== undefined
+        await attempt(() => rotator.round())
+        const { active } = rotator
+        if (active !== undefined && !couldSign) context.tell('usable', active.issued.authorityId)
+      }
       await attempt(() => this.#noteIssueTime())
       this.#failedRounds = failures.length === 0 ? 0 : this.#failedRounds + 1
       this.#lastFailure = failures.map(messageOf).join('; ')
@@ -373,6 +377,14 @@ export class AuthorityManager implements Disposable {
       const untilSeconds = Math.min(nowSeconds + longest[kind], active.issued.expiresAtSeconds)
       this.#signedUntil.note(active.keyId, untilSeconds)
     }
+  }
+
+  /** Once for each, when the key manager first shows it. */
+  #tellOfOrphans(): void {
+    const keys = this.orphanKeys().filter((key) => !this.#toldOrphans.has(key))
+    if (keys.length === 0) return
+    for (const key of keys) this.#toldOrphans.add(key)
+    this.#options.log.warn({ keys }, 'the key manager has authority keys no journal names')
   }
 
   #newRotator(kind: AuthorityKind) {

@@ -1,6 +1,8 @@
+import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
+import type { Metrics } from '#telemetry/metrics.ts'
 import type { ServerConfig } from '../config.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import { DatastoreTpmInventory } from '../node/tpm-inventory.ts'
@@ -27,8 +29,8 @@ export interface CatalogDependencies {
 
 /** Opens the key manager the configuration names. @throws AssayError that says what to do. */
 export async function openKeyManager(
-  { key_manager: settings, trust_domain: trustDomain }: ServerConfig,
-  { clock, monotonicMs, random, log }: CatalogDependencies,
+  { key_manager: settings, trust_domain: trustDomain, data_dir: dataDirectory }: ServerConfig,
+  { clock, monotonicMs, random, log, metrics }: CatalogDependencies & { readonly metrics: Metrics },
 ): Promise<KeyManager> {
   switch (settings.kind) {
     case 'pkcs11':
@@ -37,6 +39,8 @@ export async function openKeyManager(
         tokenLabel: settings.token_label,
         ...(settings.token_serial !== undefined && { tokenSerial: settings.token_serial }),
         ...(settings.pin_file !== undefined && { pinFile: settings.pin_file }),
+        refusalFile: join(dataDirectory, 'hsm-pin-refused'),
+        onSignature: (seconds) => metrics.hsmSignature(settings.token_label, seconds),
         trustDomain,
         clock,
         monotonicMs,

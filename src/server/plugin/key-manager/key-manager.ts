@@ -34,6 +34,26 @@ export interface KeyManagerStatus {
   readonly where: string
 }
 
+/** What one HSM has done since its key manager was opened, for metrics. */
+export interface HsmActivity {
+  /** Label of the token, from the configuration. */
+  readonly token: string
+  /** Whether it signs now. */
+  readonly isUp: boolean
+  /** Unix time of the last change of its state, in seconds. */
+  readonly changedAtSeconds: number
+  /** Signatures released. */
+  readonly signatures: number
+  /** Signatures that did not verify, and were not released. */
+  readonly wrongSignatures: number
+  /** Signer processes started. */
+  readonly signerStarts: number
+  /** Times the token was opened anew after it had been open. */
+  readonly recoveries: number
+  /** Signatures that are being waited for. */
+  readonly inFlight: number
+}
+
 /**
  * Makes and holds signing keys. Keys survive a restart, except with `memory`. Implementations pass
  * `test/contract/key-manager.ts`.
@@ -62,6 +82,8 @@ export interface KeyManager extends AsyncDisposable {
    */
   resume?(): Promise<void>
   status(): KeyManagerStatus
+  /** One for each HSM there is. Absent where there is none. */
+  activity?(): readonly HsmActivity[]
   /** Calls back at each change of {@link status}. */
   onStatus(listener: (status: KeyManagerStatus) => void): Disposable
 }

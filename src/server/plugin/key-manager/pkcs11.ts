@@ -5,10 +5,17 @@ import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { HsmClient, type HsmCounters, type HsmKey } from '#hsm/client.ts'
 import { credentialPath, signerEnvironment } from '#hsm/environment.ts'
+import { PinRefusals } from '#hsm/pin-refusals.ts'
 import { ownSigner } from '#hsm/signer-command.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { verifyKeyId } from './key-id.ts'
-import type { KeyManager, KeyManagerStatus, KeyType, SigningKey } from './key-manager.ts'
+import type {
+  HsmActivity,
+  KeyManager,
+  KeyManagerStatus,
+  KeyType,
+  SigningKey,
+} from './key-manager.ts'
 
 /** What a server's `key_manager: { pkcs11: … }` comes to. */
 export interface Pkcs11Options {
@@ -34,6 +41,10 @@ export interface Pkcs11Options {
   readonly signerCommand?: readonly string[]
   /** Variables for the module, beside the well-known ones which are passed on from this process. */
   readonly environment?: Readonly<Record<string, string>>
+  /** File in which it is remembered that a PIN was refused. Default: that is forgotten with this process. */
+  readonly refusalFile?: string
+  /** Called with the seconds each signature took. Must not throw. */
+  readonly onSignature?: (seconds: number) => void
   /** Signatures at a time. Default 4. */
   readonly sessions?: number
   /** How long one signature may take before the signer is replaced. Default 5 s. */
@@ -48,15 +59,16 @@ export interface Pkcs11KeyManager extends KeyManager {
   /** The signer's process, while it runs. */
   readonly signerPid: number | undefined
   resume(): Promise<void>
+  activity(): readonly HsmActivity[]
 }
 
 /**
  * Keys that are made in an HSM and never leave it, reached through PKCS#11 in a process of its own. When the
  * token goes away the keys stay known and signing fails at once until it is back, which needs nobody's help.
+ * It may be away from the start; a PIN that was refused is not sent again until {@link KeyManager.resume}.
  *
- * @throws AssayError `unavailable` when the token cannot be opened now; `failed-precondition` when something
- * must be put right first. With the reason `hsm-pin-refused` do not start again unattended: each start
- * tries the PIN, and HSMs lock.
+ * @throws AssayError `failed-precondition` when somebody must put something right first: the module cannot be
+ * loaded, the PIN cannot be read, or several tokens have the label.
  */
 export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs11KeyManager> {
   const pinFile = options.pinFile ?? credentialPath('hsm-pin')
@@ -83,6 +95,11 @@ export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs
     keyProbeInterval: options.keyProbeInterval ?? Temporal.Duration.from({ seconds: 10 }),
     clock: options.clock,
     monotonicMs: options.monotonicMs,
+    refusals:
+      options.refusalFile === undefined
+        ? undefined
+        : new PinRefusals(options.refusalFile, options.random),
+    ...(options.onSignature && { onSignature: options.onSignature }),
     random: options.random,
     log: options.log,
   })
@@ -141,7 +158,24 @@ class TokenKeyManager implements Pkcs11KeyManager {
 
   status(): KeyManagerStatus {
     const { label, serial } = this.#client.token
-    return { ...this.#client.status, where: `pkcs11 token "${label}" serial ${serial}` }
+    const where = `pkcs11 token "${label}"${serial === '' ? '' : ` serial ${serial}`}`
+    return { ...this.#client.status, where }
+  }
+
+  activity(): readonly HsmActivity[] {
+    const { counters, inFlight, changedAt, status, token } = this.#client
+    return [
+      {
+        token: token.label,
+        isUp: status.state === 'ok' || status.state === 'degraded',
+        changedAtSeconds: changedAt.epochMilliseconds / 1000,
+        signatures: counters.signatures,
+        wrongSignatures: counters.wrongSignatures,
+        signerStarts: counters.processes,
+        recoveries: counters.recoveries,
+        inFlight,
+      },
+    ]
   }
 
   onStatus(listener: (status: KeyManagerStatus) => void): Disposable {

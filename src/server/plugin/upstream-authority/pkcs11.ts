@@ -104,32 +104,41 @@ export class Pkcs11Upstream implements UpstreamAuthority {
         'cannot open the hsm of the upstream authority: no pin_file is set and systemd passes no credential upstream-hsm-pin',
       )
     }
-    try {
-      this.#client = await HsmClient.open({
-        command: ownSigner(),
-        environment: { ...signerEnvironment(), ...environment },
-        open: {
-          module,
-          tokenLabel,
-          tokenSerial,
-          pinFile,
-          pinIsCredential: this.#options.pinFile === undefined,
-          labelPrefix: keyLabel,
-          sessions: 1,
-        },
-        signLimitMs,
-        keyProbeInterval,
-        monotonicMs: this.#options.monotonicMs,
-        clock,
-        random,
-        log,
-      })
-      return this.#client
-    } catch (error) {
-      const isRefused = error instanceof AssayError && error.reason === 'hsm-pin-refused'
-      if (isRefused) this.#refusal = error
-      throw error
+    const client = await HsmClient.open({
+      command: ownSigner(),
+      environment: { ...signerEnvironment(), ...environment },
+      open: {
+        module,
+        tokenLabel,
+        tokenSerial,
+        pinFile,
+        pinIsCredential: this.#options.pinFile === undefined,
+        labelPrefix: keyLabel,
+        sessions: 1,
+      },
+      signLimitMs,
+      keyProbeInterval,
+      monotonicMs: this.#options.monotonicMs,
+      refusals: undefined,
+      clock,
+      random,
+      log,
+    })
+    if (client.isOpen) {
+      this.#client = client
+      return client
     }
+    const { status } = client
+    await client[Symbol.asyncDispose]()
+    if (status.state !== 'refused') {
+      throw new AssayError('unavailable', `cannot open the hsm: ${status.detail}`)
+    }
+    this.#refusal = new AssayError(
+      'failed-precondition',
+      `the hsm refused the PIN: ${status.detail}`,
+      { reason: 'hsm-pin-refused' },
+    )
+    throw this.#refusal
   }
 }
 

@@ -1,0 +1,84 @@
+import { readFile, rm, stat } from 'node:fs/promises'
+import { utf8Bytes } from '#base/bytes.ts'
+import type { Random } from '#base/random.ts'
+import { writeSecretFile } from '#host/secret-file.ts'
+
+/** A note is a few hundred bytes. */
+const maxCharacters = 4096
+
+/** Which token refused what. */
+export interface RefusedPin {
+  readonly module: string
+  readonly tokenLabel: string
+  readonly pinFile: string
+  /** systemd makes the file anew at each start, so that it says nothing about the PIN being another one. */
+  readonly pinIsCredential: boolean
+}
+
+/**
+ * Remembers over restarts that a token has refused a PIN, so that a server that is started again and again does not
+ * lock the token. Nothing about the PIN is written down: that it is the same one is told by its file, which has not
+ * been written since.
+ */
+export class PinRefusals {
+  readonly #path: string
+  readonly #random: Random
+  #mayBeKept = true
+
+  /** The note is the file at `path`. */
+  constructor(path: string, random: Random) {
+    this.#path = path
+    this.#random = random
+  }
+
+  /** What the token said when it refused this PIN; undefined when it has not, or the PIN was written since. */
+  async find(pin: RefusedPin): Promise<string | undefined> {
+    let text: string
+    try {
+      text = await readFile(this.#path, 'utf8')
+    } catch {
+      return undefined
+    }
+    const note = parseNote(text)
+    return note?.pin === (await describe(pin)) ? note.detail : undefined
+  }
+
+  /** Remembers it. @throws Error when it cannot be written. */
+  async keep(pin: RefusedPin, detail: string): Promise<void> {
+    this.#mayBeKept = true
+    const note = { pin: await describe(pin), detail: detail.slice(0, 1024) }
+    await writeSecretFile(this.#path, utf8Bytes(`${JSON.stringify(note)}\n`), {
+      random: this.#random,
+    })
+  }
+
+  /** The token has taken the PIN. */
+  async forget(): Promise<void> {
+    if (!this.#mayBeKept) return
+    await rm(this.#path, { force: true })
+    this.#mayBeKept = false
+  }
+}
+
+/** Token and PIN file in one line. A file that was written again has another time, one that was replaced another inode. */
+async function describe({
+  module,
+  tokenLabel,
+  pinFile,
+  pinIsCredential,
+}: RefusedPin): Promise<string> {
+  if (pinIsCredential) return JSON.stringify([module, tokenLabel, 'credential'])
+  const file = await stat(pinFile, { bigint: true }).catch(() => undefined)
+  const version = `${file?.dev} ${file?.ino} ${file?.mtimeNs}`
+  return JSON.stringify([module, tokenLabel, pinFile, version])
+}
+
+function parseNote(text: string): { readonly pin: string; readonly detail: string } | undefined {
+  if (text.length > maxCharacters) return undefined
+  try {
+    const { pin, detail } = JSON.parse(text) as { pin?: unknown; detail?: unknown }
+    return typeof pin === 'string' && typeof detail === 'string' ? { pin, detail } : undefined
+  } catch {
+    return undefined
+  }
+}
