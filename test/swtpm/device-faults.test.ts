@@ -6,23 +6,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createTpmNodeAttestor as createAgentAttestor } from '#agent/plugin/node-attestor/tpm.ts'
-import { concatBytes, utf8Bytes } from '#base/bytes.ts'
+import { utf8Bytes } from '#base/bytes.ts'
 import { SystemClock } from '#base/clock.ts'
 import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import { SystemRandom } from '#base/random.ts'
 import { createTpmNodeAttestor as createServerAttestor } from '#server/plugin/node-attestor/tpm.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
-import { password, readProperties, readPublic } from '#tpm/device/commands.ts'
 import { createAttestationKey, loadEndorsementKey } from '#tpm/device/endorsement.ts'
-import { sized, u16 } from '#tpm/wire/marshal.ts'
-import { nameOf } from '#tpm/wire/public-area.ts'
 import { type Swtpm, startSwtpm, startTestTpm, testTpmAuthorities } from '../support/swtpm.ts'
 import {
   clear,
   createOwnerKey,
   loadedHandles,
-  lockableAttributes,
   openTpm,
   repeat,
   setEndorsementPassword,
@@ -41,9 +37,6 @@ const clock = new SystemClock()
 const environment = { clock, random: new SystemRandom(), log: silentLog, trustDomain }
 const never = new AbortController().signal
 const soon = Temporal.Duration.from({ milliseconds: 1 })
-
-/** TPM_PT_LOCKOUT_COUNTER. */
-const lockoutCounter = 0x20e
 
 const agentAt = (tcti: string) => createAgentAttestor({ ...environment, tcti })
 const agentFor = (tpm: Swtpm) => agentAt(tpm.tcti)
@@ -159,17 +152,6 @@ test('a TPM that never answers costs the attempt and one thread, and works again
   await eventually(async () => (await outcome(agent)) === 'accepted')
 })
 
-test('a TPM full of other programs’ keys is named, and works when they are gone', async () => {
-  await using tpm = await startTestTpm()
-  await using other = await openTpm(tpm.tcti)
-  const handles = await repeat(other, createOwnerKey())
-  assert.equal(handles.length, 3)
-  assert.equal(await outcome(agentFor(tpm)), 'tpm-full')
-  assert.equal((await loadedHandles(tpm.tcti)).length, 3)
-  for (const handle of handles) await other.flush(handle)
-  assert.equal(await outcome(agentFor(tpm)), 'accepted')
-})
-
 test('a TPM full of what killed agents left is cleaned, and other programs’ keys stay', async () => {
   await using tpm = await startTestTpm()
   await using killed = await openTpm(tpm.tcti)
@@ -181,35 +163,6 @@ test('a TPM full of what killed agents left is cleaned, and other programs’ ke
   assert.equal((await loadedHandles(tpm.tcti)).length, 6)
   assert.equal(await outcome(agentFor(tpm)), 'accepted')
   assert.deepEqual(await loadedHandles(tpm.tcti), [handle])
-})
-
-test('a TPM full of other programs’ sessions is named', async () => {
-  await using tpm = await startTestTpm()
-  await using other = await openTpm(tpm.tcti)
-  const sessions = await repeat(other, startSession('hmac'))
-  assert.equal(await outcome(agentFor(tpm)), 'tpm-full')
-  assert.equal((await loadedHandles(tpm.tcti)).length, sessions.length)
-})
-
-test('a TPM in lockout attests all the same, and its counter is not raised', async () => {
-  await using tpm = await startTestTpm()
-  await using other = await openTpm(tpm.tcti)
-  const key = createOwnerKey({ keyPassword: 'right', attributes: lockableAttributes })
-  const { handle } = await other.execute(key)
-  const name = nameOf(await readPublic(other, handle))
-  const wrong = {
-    code: 0x158,
-    name: 'TPM2_Quote',
-    handles: [{ handle, name }],
-    authorizations: [password(utf8Bytes('wrong'))],
-    parameters: concatBytes(sized(), u16(0x10), new Uint8Array(4)),
-  }
-  for (let attempt = 0; attempt < 4; attempt++) await outcomeOf(() => other.execute(wrong))
-  await assert.rejects(other.execute(wrong), { rc: 0x921 })
-  await other.flush(handle)
-  const failures = await readProperties(other, lockoutCounter, 1)
-  assert.equal(await outcome(agentFor(tpm)), 'accepted')
-  assert.deepEqual(await readProperties(other, lockoutCounter, 1), failures)
 })
 
 test('a TPM in failure mode is named, and works after a reset', async () => {
@@ -246,7 +199,7 @@ test('a password of the endorsement hierarchy is asked for, and used', async () 
   assert.equal(await outcome(agent), 'accepted')
 })
 
-test('agents that are killed leave nothing that the next one does not clean up', async () => {
+test('agents that are killed leave no key that the next one does not clean up, and no session that is in its way', async () => {
   await using tpm = await startTestTpm()
   for (let round = 0; round < 6; round++) {
     const agent = startAttestingAgent(tpm.tcti)
@@ -256,7 +209,9 @@ test('agents that are killed leave nothing that the next one does not clean up',
     await once(agent, 'exit')
   }
   assert.equal(await outcome(agentFor(tpm)), 'accepted')
-  assert.deepEqual(await loadedHandles(tpm.tcti), [])
+  // A policy session may be another program's as well: those are flushed only when there is no place for one.
+  const left = (await loadedHandles(tpm.tcti)).filter((handle) => handle >>> 24 !== 0x03)
+  assert.deepEqual(left, [])
 })
 
 /** Attests for ever, in a process of its own; says so once before it begins. */
