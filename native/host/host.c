@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -17,6 +18,9 @@
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
+#endif
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
 #endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
@@ -74,6 +78,31 @@ static napi_value peer_pidfd(napi_env env, napi_callback_info info) {
   socklen_t length = sizeof pidfd;
   if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) < 0) return fail(env, "SO_PEERPIDFD");
   return number(env, pidfd);
+}
+
+// peerGroups(fd): the supplementary groups of the peer, as of connect(2). Linux 4.13, SO_PEERGROUPS.
+static napi_value peer_groups(napi_env env, napi_callback_info info) {
+  int32_t fd;
+  if (!integers(env, info, 1, &fd)) return NULL;
+  gid_t *groups = NULL;
+  socklen_t length = 0;
+  // Asked with no room, the kernel says how much it needs; what it holds never changes after connect(2).
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &length) < 0) {
+    if (errno != ERANGE) return fail(env, "SO_PEERGROUPS");
+    groups = malloc(length);
+    if (groups == NULL || getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &length) < 0) {
+      const int error = errno;
+      free(groups);
+      errno = error;
+      return fail(env, "SO_PEERGROUPS");
+    }
+  }
+  napi_value result;
+  napi_create_array(env, &result);
+  for (size_t i = 0; groups != NULL && i < length / sizeof *groups; i++)
+    napi_set_element(env, result, i, number(env, groups[i]));
+  free(groups);
+  return result;
 }
 
 // pidfdOpen(pid): pidfd_open(2). Linux 5.3.
@@ -145,8 +174,9 @@ static napi_value init(napi_env env, napi_value exports) {
     napi_callback call;
   } functions[] = {
       {"peerCredentials", peer_credentials}, {"peerPidfd", peer_pidfd},
-      {"pidfdOpen", pidfd_open_},            {"pidfdAlive", pidfd_alive},
-      {"sendDatagram", send_datagram},       {"forbidCoreDumps", forbid_core_dumps},
+      {"peerGroups", peer_groups},           {"pidfdOpen", pidfd_open_},
+      {"pidfdAlive", pidfd_alive},           {"sendDatagram", send_datagram},
+      {"forbidCoreDumps", forbid_core_dumps},
   };
   for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
     napi_value function;

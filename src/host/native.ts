@@ -7,6 +7,8 @@ export interface HostAddon {
   peerCredentials(fd: number): [pid: number, uid: number, gid: number]
   /** A pidfd of that process. `ENOPROTOOPT` before Linux 6.5; `ESRCH` or `EINVAL` when the process is gone. */
   peerPidfd(fd: number): number
+  /** Its supplementary groups, as of connect(2). `ENOPROTOOPT` before Linux 4.13. */
+  peerGroups(fd: number): number[]
   pidfdOpen(pid: number): number
   pidfdAlive(pidfd: number): boolean
   sendDatagram(path: string, text: string): void

@@ -6,7 +6,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
-import { readPeerCredentials } from './peer-credentials.ts'
+import { readPeerCredentials, readPeerGroups } from './peer-credentials.ts'
 import { closePidfd, isAlive, verifySameProcess } from './process.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'assay-peer-'))
@@ -25,6 +25,16 @@ sys.stdin.readline()
 if os.fork() == 0:
     os.setsid()
     sys.stdin.readline()`
+
+/** Connects in two groups, leaves both, and then says so. */
+const leaveGroups = `
+import os, socket, sys
+os.setgroups([7, 4242])
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+os.setgroups([])
+print('left', flush=True)
+sys.stdin.readline()`
 
 describe('readPeerCredentials()', () => {
   let server: Server
@@ -65,7 +75,23 @@ describe('readPeerCredentials()', () => {
     socket.destroy()
   })
 
+  it('knows the groups with which a process connected, whatever it did to them since', {
+    skip: process.getuid?.() !== 0 && 'only root can change its groups',
+  }, async () => {
+    const accepted = once(server, 'connection')
+    const child = spawn('python3', ['-c', leaveGroups, path], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+    const [socket] = (await accepted) as [Socket]
+    await once(child.stdout, 'data')
+    assert.deepEqual(readPeerGroups(fdOf(socket)), [7, 4242])
+    child.stdin.end()
+    await once(child, 'exit')
+    socket.destroy()
+  })
+
   it('refuses what is not a socket', () => {
     assert.throws(() => readPeerCredentials(9999), { code: 'EBADF' })
+    assert.throws(() => readPeerGroups(9999), { code: 'EBADF' })
   })
 })

@@ -36,6 +36,16 @@ export function readPeerCredentials(fd: number): PeerCredentials {
   return absent
 }
 
+/**
+ * The supplementary groups of the process at the other end, as of the moment it called connect(2): what it does to
+ * its groups later, or what a program it becomes may not have, changes nothing.
+ *
+ * @throws Error when `fd` is not a connected Unix socket.
+ */
+export function readPeerGroups(fd: number): readonly number[] {
+  return hostAddon().peerGroups(fd)
+}
+
 function openPeerPidfd(fd: number, pid: number): number | undefined {
   try {
     return hostAddon().peerPidfd(fd)

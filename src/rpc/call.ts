@@ -6,6 +6,8 @@ export interface UnixPeer {
   readonly pid: number
   readonly uid: number
   readonly gid: number
+  /** Supplementary groups, where the listener reads them. */
+  readonly groups?: readonly number[]
   /** A pidfd of the process, open as long as the connection; undefined where the kernel has none to give. */
   readonly pidfd: number | undefined
   /** Start time of the process in clock ticks since boot (field 22 of /proc/PID/stat), read at accept. */

@@ -2,7 +2,7 @@ import { chmodSync, lstatSync, mkdirSync, unlinkSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { AssayError, messageOf } from '#base/errors.ts'
-import { readPeerCredentials } from '#host/peer-credentials.ts'
+import { readPeerCredentials, readPeerGroups } from '#host/peer-credentials.ts'
 import { closePidfd } from '#host/process.ts'
 import { maxSocketPathBytes } from './endpoint.ts'
 import type { Listener, ListenerLimits, ListenerOptions } from './listener.ts'
@@ -18,6 +18,8 @@ export interface ListenUnixOptions extends ListenerLimits {
   readonly fd?: number
   /** Connections one user may have open at once. Root is not counted. Default 256. */
   readonly maxConnectionsPerUser?: number
+  /** Whether peers come with their supplementary groups. Default false: most services need none. */
+  readonly readGroups?: boolean
 }
 
 /** A Unix socket that is being served. */
@@ -34,7 +36,11 @@ export async function listenUnix(
   const { path, mode, directoryMode = 0o755, fd } = options
   const server = createServer()
   listener.attach(server)
-  admitPeers(server, listener, { limit: options.maxConnectionsPerUser ?? 256, log })
+  admitPeers(server, listener, {
+    limit: options.maxConnectionsPerUser ?? 256,
+    readGroups: options.readGroups === true,
+    log,
+  })
   if (fd !== undefined) {
     await listening(server, { fd })
     return { path }
@@ -50,9 +56,13 @@ export async function listenUnix(
 function admitPeers(
   server: Server,
   listener: Listener,
-  options: { readonly limit: number; readonly log: ListenerOptions['log'] },
+  options: {
+    readonly limit: number
+    readonly readGroups: boolean
+    readonly log: ListenerOptions['log']
+  },
 ): void {
-  const { limit, log } = options
+  const { limit, readGroups, log } = options
   const perUser = new Map<number, number>()
   server.on('connection', (socket: Socket) => {
     try {
@@ -73,7 +83,8 @@ function admitPeers(
         socket.destroy()
         return
       }
-      listener.admit(socket, { kind: 'unix', ...credentials })
+      const groups = readGroups && { groups: readPeerGroups(handle.fd) }
+      listener.admit(socket, { kind: 'unix', ...credentials, ...groups })
     } catch (error) {
       log.warn({ error }, 'a connection is closed: its peer could not be told')
       socket.destroy()

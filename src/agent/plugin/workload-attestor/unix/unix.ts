@@ -2,10 +2,10 @@ import { closeSync, openSync, readSync } from 'node:fs'
 import type { Clock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
+import { NameTable } from '#host/name-service.ts'
 import { type Selector, selector } from '#spiffe/selector.ts'
 import type { WorkloadAttestor, WorkloadProcess } from '../workload-attestor.ts'
 import { Executables } from './executable.ts'
-import { NameTable } from './name-service.ts'
 
 export interface UnixWorkloadAttestorOptions {
   /** Always look at the program: otherwise only while `usesProgram()` says that an entry asks for it. */

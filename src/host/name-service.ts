@@ -32,6 +32,10 @@ export class NameTable {
   #lookedAtMs = Number.NEGATIVE_INFINITY
   #names: ReadonlyMap<number, string> = new Map()
   readonly #elsewhere = new Map<number, Remembered>()
+  readonly #elsewhereByName = new Map<
+    string,
+    { readonly id: number | undefined; readonly untilMs: number }
+  >()
   readonly #underway = new Map<number, Promise<string | undefined>>()
 
   constructor(options: {
@@ -57,6 +61,7 @@ export class NameTable {
     if (version === this.#version) return
     this.#version = version
     this.#elsewhere.clear()
+    this.#elsewhereByName.clear()
     const readable = stats !== undefined && stats.size <= BigInt(maxFileBytes)
     this.#names = readable ? parseNames(readFileSync(this.#file, 'utf8')) : new Map()
   }
@@ -72,22 +77,26 @@ export class NameTable {
     return underway
   }
 
-  /** The number of `name`; undefined when nobody on this host knows it. For rare questions: nothing is remembered. */
+  /** The number of `name`; undefined when nobody on this host knows it. */
   async idOf(name: string): Promise<number | undefined> {
     this.refresh()
     for (const [id, held] of this.#names) if (held === name) return id
     // A number would be looked up as such, and an option be obeyed.
     if (!/^[A-Za-z_][\w.@\\$-]{0,255}$/.test(name)) return undefined
+    const remembered = this.#elsewhereByName.get(name)
+    if (remembered !== undefined && remembered.untilMs > this.#nowMs()) return remembered.id
     const [found] = (await this.#getent(name)) ?? []
-    return found?.[1] === name ? found[0] : undefined
+    const id = found?.[1] === name ? found[0] : undefined
+    if (this.#elsewhereByName.size >= maxRemembered) this.#elsewhereByName.clear()
+    this.#elsewhereByName.set(name, { id, untilMs: this.#untilMs() })
+    return id
   }
 
   async #ask(id: number): Promise<string | undefined> {
     try {
       const name = (await this.#getent(String(id)))?.get(id)
       if (this.#elsewhere.size >= maxRemembered) this.#elsewhere.clear()
-      const untilMs = this.#nowMs() + rememberedFor.total('milliseconds')
-      this.#elsewhere.set(id, { name, untilMs })
+      this.#elsewhere.set(id, { name, untilMs: this.#untilMs() })
       return name
     } finally {
       this.#underway.delete(id)
@@ -106,6 +115,10 @@ export class NameTable {
       }
       return undefined
     }
+  }
+
+  #untilMs(): number {
+    return this.#nowMs() + rememberedFor.total('milliseconds')
   }
 
   #nowMs(): number {
