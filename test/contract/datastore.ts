@@ -11,7 +11,7 @@ import type {
   SetMatch,
 } from '#server/datastore/datastore.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
-import { serverId } from '#spiffe/spiffe-id.ts'
+import { type SpiffeId, serverId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import {
   agentId,
@@ -149,6 +149,64 @@ export function datastoreContract(
       )
       await assert.rejects(store.deleteEntry('e1'), missing)
     })
+
+    check('deleteEntry() leaves an entry that its check refuses', async (store) => {
+      await store.createEntry(newEntry('e1'))
+      const refusal = new Error('not this one')
+      const refuse = (entry: RegistrationEntry): void => {
+        assert.equal(entry.id, 'e1')
+        throw refusal
+      }
+      await assert.rejects(store.deleteEntry('e1', refuse), refusal)
+      assert.deepEqual(await store.entry('e1'), newEntry('e1'))
+    })
+
+    check(
+      'lists and counts keep to SPIFFE IDs and what is below them, by whole segments',
+      async (store) => {
+        const web = testId('/web')
+        const names = [
+          'web',
+          'webx',
+          'web/a',
+          'web/a/b',
+          'web-a',
+          'web.',
+          'we',
+          'Web/a',
+          'db/web/a',
+        ]
+        for (const [index, name] of names.entries()) {
+          const spiffeId = testId(`/${name}`)
+          await store.createEntry(newEntry(`e${index}`, { spiffeId }))
+          await store.putNode({ ...newNode('a'), agentId: spiffeId })
+        }
+        const under = async (...prefixes: SpiffeId[]): Promise<readonly string[][]> => {
+          const entries = await listAll(
+            (page) => store.listEntries({ spiffeIdPrefixes: prefixes }, page),
+            2,
+          )
+          const nodes = await listAll(
+            (page) => store.listNodes({ agentIdPrefixes: prefixes }, page),
+            2,
+          )
+          assert.equal(await store.countEntries({ spiffeIdPrefixes: prefixes }), entries.length)
+          assert.equal(await store.countNodes({ agentIdPrefixes: prefixes }), nodes.length)
+          const paths = (ids: readonly SpiffeId[]): string[] => ids.map((id) => id.slice(21))
+          return [
+            paths(entries.map(({ spiffeId }) => spiffeId)),
+            paths(nodes.map(({ agentId }) => agentId)),
+          ]
+        }
+        const both = (...found: string[]): readonly string[][] => [found, found]
+        assert.deepEqual(await under(web), both('web', 'web/a', 'web/a/b'))
+        assert.deepEqual(await under(testId('/web/a')), both('web/a', 'web/a/b'))
+        assert.deepEqual(await under(testId('')), both(...names))
+        const db = testId('/db')
+        assert.deepEqual(await under(db, web), both('web', 'web/a', 'web/a/b', 'db/web/a'))
+        assert.deepEqual(await under(), both())
+      },
+    )
 
     check('deleteEntry() returns what it removes, and makes room for the like', async (store) => {
       await store.createEntry(newEntry('e1'))

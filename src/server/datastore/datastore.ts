@@ -94,6 +94,8 @@ export interface Listed<T> {
 /** Absent fields do not filter. */
 export interface EntryFilter {
   readonly spiffeId?: SpiffeId
+  /** The SPIFFE ID is one of these or below one, by whole path segments. */
+  readonly spiffeIdPrefixes?: readonly SpiffeId[]
   readonly parentId?: SpiffeId
   readonly selectors?: { readonly match: SetMatch; readonly selectors: readonly Selector[] }
   readonly federatesWith?: {
@@ -106,6 +108,8 @@ export interface EntryFilter {
 
 /** Absent fields do not filter. */
 export interface NodeFilter {
+  /** The agent ID is one of these or below one, by whole path segments. */
+  readonly agentIdPrefixes?: readonly SpiffeId[]
   readonly attestationType?: string
   readonly selectors?: { readonly match: SetMatch; readonly selectors: readonly Selector[] }
   readonly banned?: boolean
@@ -151,8 +155,12 @@ export interface Datastore extends AsyncDisposable {
     id: string,
     change: (entry: RegistrationEntry) => RegistrationEntry,
   ): Promise<RegistrationEntry>
-  /** @throws AssayError `not-found`. */
-  deleteEntry(id: string): Promise<RegistrationEntry>
+  /**
+   * `check` sees the entry in the same transaction, and refuses by throwing.
+   *
+   * @throws AssayError `not-found`; what `check` throws.
+   */
+  deleteEntry(id: string, check?: (entry: RegistrationEntry) => void): Promise<RegistrationEntry>
   entry(id: string): Promise<RegistrationEntry | undefined>
   /** @throws AssayError `invalid-argument` for a page token that is not ours. */
   listEntries(filter: EntryFilter, page: Page): Promise<Listed<RegistrationEntry>>

@@ -108,8 +108,8 @@ class Sqlite implements SqliteDatastore {
     return this.#writer.write((record) => this.#entries.update(id, change, record))
   }
 
-  deleteEntry(id: string): Promise<RegistrationEntry> {
-    return this.#writer.write((record) => this.#entries.delete(id, record))
+  deleteEntry(id: string, check?: (entry: RegistrationEntry) => void): Promise<RegistrationEntry> {
+    return this.#writer.write((record) => this.#entries.delete(id, { record, check }))
   }
 
   async entry(id: string): Promise<RegistrationEntry | undefined> {

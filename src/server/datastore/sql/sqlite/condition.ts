@@ -20,6 +20,17 @@ export class ConditionBuilder implements Condition {
     return this.add(`${column} = ?`, typeof value === 'boolean' ? Number(value) : value)
   }
 
+  /** `column` is one of these IDs or below one, unless they are undefined; of none of no IDs. */
+  isBelow(column: string, prefixes: readonly string[] | undefined): this {
+    if (prefixes === undefined) return this
+    // '0' follows '/': what is between the two begins with the ID and a slash.
+    const term = `(${column} = ? OR (${column} > ? AND ${column} < ?))`
+    return this.add(
+      prefixes.length === 0 ? '0' : `(${prefixes.map(() => term).join(' OR ')})`,
+      ...prefixes.flatMap((prefix) => [prefix, `${prefix}/`, `${prefix}0`]),
+    )
+  }
+
   /**
    * Compares a row's set, kept as (member, owner, size of the owner's set) in `table`, with the set asked for.
    * As in SPIRE, each kind of match needs at least one member in common.

@@ -131,9 +131,17 @@ export class EntryTable {
     return after
   }
 
-  delete(id: string, record: Record): RegistrationEntry {
+  delete(
+    id: string,
+    options: {
+      readonly record: Record
+      readonly check?: ((entry: RegistrationEntry) => void) | undefined
+    },
+  ): RegistrationEntry {
+    const { record, check } = options
     const row = this.#row(id)
     if (row === undefined) throw new AssayError('not-found', `cannot delete entry ${id}: not found`)
+    check?.(decode(row))
     return this.#remove(row, record)
   }
 
@@ -196,9 +204,11 @@ export class EntryTable {
 }
 
 function conditionOf(filter: EntryFilter): Condition {
-  const { spiffeId, parentId, selectors, federatesWith, hint, downstream } = filter
+  const { spiffeId, spiffeIdPrefixes, parentId, selectors, federatesWith, hint, downstream } =
+    filter
   const condition = new ConditionBuilder()
     .equals('spiffe_id', spiffeId)
+    .isBelow('spiffe_id', spiffeIdPrefixes)
     .equals('parent_id', parentId)
     .equals('hint', hint)
     .equals('downstream', downstream)

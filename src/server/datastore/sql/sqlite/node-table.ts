@@ -125,8 +125,10 @@ export class NodeTable {
 }
 
 function conditionOf(filter: NodeFilter): Condition {
-  const { attestationType, selectors, banned, canReattest, expiresBeforeSeconds } = filter
+  const { agentIdPrefixes, attestationType, selectors, banned, canReattest, expiresBeforeSeconds } =
+    filter
   const condition = new ConditionBuilder()
+    .isBelow('agent_id', agentIdPrefixes)
     .equals('attestation_type', attestationType)
     .equals('can_reattest', canReattest)
   if (banned !== undefined) condition.add(banned ? "serial_number = ''" : "serial_number <> ''")
