@@ -116,3 +116,36 @@ test('serverConfigSchema reads how TPMs are judged, and refuses what no TPM has'
   for (const wrong of ['pcrs: [24]', 'tolerate: [anything]', 'expiry: never'])
     assert.throws(() => tpm(wrong), ConfigError)
 })
+
+test('serverConfigSchema reads administrators, and refuses those that are nobody or may do nothing', () => {
+  const config = parse(`${least}key_manager: { memory: {} }
+administrators:
+  - unix_user: alice
+  - { unix_group: '2000', calls: [read, Entry/*] }
+  - { spiffe_id: 'spiffe://b.org/ops', spiffe_id_prefixes: ['spiffe://example.org/web/', 'spiffe://example.org'] }
+`)
+  const [alice, group, ops] = config.administrators ?? []
+  assert.deepEqual([alice?.calls, alice?.spiffe_id_prefixes], ['all', undefined])
+  assert.ok(group?.calls instanceof Set)
+  assert.deepEqual(ops?.spiffe_id_prefixes, ['spiffe://example.org/web', 'spiffe://example.org'])
+  assert.match(configWarnings(config).join(), /administrators has an ID of another trust domain/)
+  for (const [row, message] of [
+    ['{}', /exactly one of unix_user, unix_group, spiffe_id must be given/],
+    ["{ unix_user: a, spiffe_id: 'spiffe://example.org/a' }", /exactly one of/],
+    ['{ unix_user: a, calls: [] }', /names no call/],
+    ['{ unix_user: a, calls: [nods] }', /did you mean nodes\?/],
+    ['{ unix_user: a, spiffe_id_prefixes: [] }', /names no SPIFFE ID/],
+    [
+      "{ unix_user: a, spiffe_id_prefixes: ['spiffe://b.org/web'] }",
+      /not of the trust domain example.org/,
+    ],
+    [
+      "{ unix_user: a, spiffe_id_prefixes: ['spiffe://example.org/web//'] }",
+      /path segment is empty/,
+    ],
+    ["{ unix_user: a, spiffe_id_prefixes: ['spiffe://example.org/w*'] }", /invalid SPIFFE ID/],
+  ] as const) {
+    const text = `${least}key_manager: { memory: {} }\nadministrators: [${row}]\n`
+    assert.throws(() => parse(text), { name: 'ConfigError', message })
+  }
+})

@@ -2,9 +2,10 @@ import { join } from 'node:path'
 import { list, object, oneOf } from '#config/containers.ts'
 import { boolean, choice, duration, integer, path, port, text } from '#config/fields.ts'
 import type { Value } from '#config/schema.ts'
-import { parseSpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import { parseSpiffeId, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { certificateQuirks } from '#tpm/verify/certificate-quirks.ts'
+import { type CallSelection, parseCalls } from './administrators/calls.ts'
 
 const keyType = () => choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096')
 const ip = () =>
@@ -112,6 +113,40 @@ const nodeAttestorsSchema = object({
   .default({})
   .describe('How nodes prove themselves. Without any, no node can join.')
 
+/** @throws SyntaxError unless it names whole path segments of a SPIFFE ID. */
+const parsePrefix = (text: string): SpiffeId => parseSpiffeId(text.replace(/\/$/, ''))
+
+const administratorSchema = object(
+  {
+    unix_user: text({ maxBytes: 256 })
+      .optional()
+      .describe('A Unix user on this machine, by name or (quoted) number.'),
+    unix_group: text({ maxBytes: 256 })
+      .optional()
+      .describe('A Unix group, by name or (quoted) number: its members, supplementary or not.'),
+    spiffe_id: text({ maxBytes: 2048 })
+      .as(parseSpiffeId)
+      .optional()
+      .describe('A SPIFFE ID over TLS; of another trust domain, when its bundle is here.'),
+    calls: list(text({ maxBytes: 256 }))
+      .as((names): CallSelection => parseCalls(names))
+      .optional()
+      .describe(
+        'What may be called: `read` (all that changes nothing), `entries`, `nodes`, `inventory`, `bundles`, `svids`, `authorities`, `server`, a method such as `Entry/GetEntry`, or `Entry/*`. Default: everything.',
+      ),
+    spiffe_id_prefixes: list(text({ maxBytes: 2048 }).as(parsePrefix))
+      .as((prefixes) => {
+        if (prefixes.length > 0) return prefixes
+        throw new SyntaxError('names no SPIFFE ID: leave the key out for all of them')
+      })
+      .optional()
+      .describe(
+        'Only entries, SVIDs and agents of these SPIFFE IDs and of those below them, by whole path segments. Calls that are not about single SPIFFE IDs are then refused. Default: any.',
+      ),
+  },
+  { exactlyOne: [['unix_user', 'unix_group', 'spiffe_id']] },
+).as((row) => ({ ...row, calls: row.calls ?? ('all' as const) }))
+
 /** The keys of server.yaml, by SPIRE's names wherever the meaning is SPIRE's. */
 export const serverConfigSchema = object({
   trust_domain: text({ maxBytes: 255 })
@@ -159,6 +194,11 @@ export const serverConfigSchema = object({
     .default([])
     .describe(
       'SPIFFE IDs that may administer over TLS without an entry. One of another trust domain needs that domain’s bundle here.',
+    ),
+  administrators: list(administratorSchema)
+    .optional()
+    .describe(
+      'Who may administer, and how far; who is in several rows may do what any of them allows. Without this key: whoever may open the socket, with all rights. With it, local callers are told apart by user and group; root and the user the server runs as keep all rights. `admin_ids` and entries with the admin flag give all rights to an ID that has no row.',
     ),
   datastore: oneOf({
     sqlite: object({
@@ -234,7 +274,11 @@ export const serverConfigSchema = object({
 export type ServerConfig = Value<typeof serverConfigSchema>
 
 interface Written {
+  readonly trust_domain: string
   readonly data_dir: string
+  readonly administrators:
+    | readonly { readonly spiffe_id_prefixes: readonly SpiffeId[] | undefined }[]
+    | undefined
   readonly default_x509_svid_ttl: number
   readonly ca_key_type: Value<ReturnType<typeof keyType>> | undefined
   readonly crypto_profile: 'default' | 'cnsa2'
@@ -253,6 +297,13 @@ function resolveConfig<W extends Written>(written: W) {
     if (crypto_profile === 'cnsa2' && type !== 'ec-p384') {
       throw new SyntaxError(`${key} is ${type}, and the crypto_profile cnsa2 has ec-p384 alone`)
     }
+  }
+  for (const prefix of written.administrators?.flatMap((row) => row.spiffe_id_prefixes ?? []) ??
+    []) {
+    if (trustDomainOf(prefix) === written.trust_domain) continue
+    throw new SyntaxError(
+      `administrators: spiffe_id_prefixes has ${prefix}, which is not of the trust domain ${written.trust_domain}`,
+    )
   }
   return {
     ...written,
@@ -295,6 +346,11 @@ export function configWarnings(config: ServerConfig): readonly string[] {
   for (const id of config.admin_ids) {
     if (trustDomainOf(id) !== config.trust_domain) {
       warnings.push(`admin_ids grants administration to another trust domain: ${id}`)
+    }
+  }
+  for (const { spiffe_id: id } of config.administrators ?? []) {
+    if (id !== undefined && trustDomainOf(id) !== config.trust_domain) {
+      warnings.push(`administrators has an ID of another trust domain: ${id}`)
     }
   }
   return warnings

@@ -109,6 +109,7 @@ async function run(config: ServerConfig, file: string): Promise<number> {
       random: new SystemRandom(),
       log,
       notifier,
+      ownUid: process.geteuid?.() ?? 0,
       monotonicMs: () => performance.now(),
       openDatastore: ({ path }) => openSqliteDatastore({ path, log }),
     })

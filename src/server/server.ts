@@ -7,6 +7,7 @@ import { silentLog } from '#base/log.ts'
 import { type Random, randomUuid } from '#base/random.ts'
 import { runTasks, type Task } from '#base/tasks.ts'
 import { version } from '#base/version.ts'
+import { NameTable } from '#host/name-service.ts'
 import type { Notifier } from '#host/notify.ts'
 import { writeSecretFile } from '#host/secret-file.ts'
 import { attributeType, type NameAttribute } from '#pki/name.ts'
@@ -20,8 +21,10 @@ import { Health } from '#telemetry/health.ts'
 import { type HttpRoute, healthRoutes, listenHttp, metricsRoutes } from '#telemetry/http.ts'
 import type { ProcessLog } from '#telemetry/log.ts'
 import { Metrics } from '#telemetry/metrics.ts'
+import { Administrators } from './administrators/administrators.ts'
 import { Authorizer } from './api/authorize.ts'
 import { ConnectedAgents } from './api/connected-agents.ts'
+import { Guard } from './api/guard.ts'
 import { limiting } from './api/limits.ts'
 import { addLocalServices, addTlsServices, type ServiceDependencies } from './api/services.ts'
 import { AuthorityManager } from './authority/authority-manager.ts'
@@ -46,6 +49,8 @@ export interface ServerProcess {
   readonly random: Random
   readonly log: ProcessLog
   readonly notifier: Notifier
+  /** The user it runs as. */
+  readonly ownUid: number
   /** Milliseconds from any fixed point, never going back. */
   readonly monotonicMs: () => number
   readonly openDatastore: (settings: ServerConfig['datastore']) => Datastore
@@ -80,6 +85,7 @@ interface Parts {
   readonly health: Health
   readonly holdings: NodeHoldings
   readonly metrics: Metrics
+  readonly administrators: Administrators
   /** For processes on this machine, and for everybody else. */
   readonly local: RpcServer
   readonly remote: RpcServer
@@ -179,7 +185,7 @@ export class Server implements AsyncDisposable {
   }
 
   async #listenTls(): Promise<void> {
-    const { config, process, remote, serverSvid, bundles, metrics } = this.#parts
+    const { config, process, remote, serverSvid, bundles, metrics, administrators } = this.#parts
     const { trust_domain: trustDomain, bind_address: address, bind_port: port } = config
     this.#tls = await remote.listenTls({
       address,
@@ -191,7 +197,7 @@ export class Server implements AsyncDisposable {
       },
       verifyClient: newClientVerifier({
         trustDomain,
-        adminIds: new Set(config.admin_ids),
+        adminIds: administrators.ids,
         bundles,
         clock: process.clock,
       }),
@@ -338,6 +344,7 @@ async function openParts(
   registerMetrics(metrics, vitals)
 
   const auditLog = config.audit_log_enabled ? log.unfiltered : silentLog
+  const administrators = newAdministrators(config, process)
   const dependencies: ServiceDependencies = {
     trustDomain,
     clock,
@@ -359,12 +366,13 @@ async function openParts(
     connected,
     holdings,
     replacementSpreadSeconds: config.replacement_spread,
+    guard: new Guard({ administrators, entries }),
     metrics,
     audit: new Audit({ log: auditLog, clock }),
     startedAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
     authorizer: new Authorizer({
       trustDomain,
-      adminIds: new Set(config.admin_ids),
+      administrators,
       standing: {
         node: (agentId) => nodes.node(agentId),
         isAdmin: (id) => entries.isAdmin(id),
@@ -385,6 +393,7 @@ async function openParts(
     path: config.socket_path,
     mode: 0o770,
     maxRequestBytes: 64 * 1024 * 1024,
+    readGroups: true,
   })
   log.info({ socket: config.socket_path }, 'administration is open')
   const listen = (address: string, port: number, routes: ReadonlyMap<string, HttpRoute>) =>
@@ -404,6 +413,7 @@ async function openParts(
     health,
     holdings,
     metrics,
+    administrators,
     local,
     remote,
     healthPort,
@@ -418,6 +428,21 @@ async function openParts(
       'a node has attested while it is connected from another address; is its secret in two places?',
     )
   }
+}
+
+function newAdministrators(
+  { administrators: rows, admin_ids: adminIds }: ServerConfig,
+  { clock, log, ownUid }: ServerProcess,
+): Administrators {
+  const names = (database: 'passwd' | 'group'): NameTable =>
+    new NameTable({ database, file: `/etc/${database}`, clock, log })
+  return new Administrators({
+    rows,
+    adminIds,
+    users: names('passwd'),
+    groups: names('group'),
+    ownUid,
+  })
 }
 
 /** Which journal of authorities is this server's; it stays the same as long as data_dir does. */

@@ -117,6 +117,7 @@ ${settings}
       random: new SystemRandom(),
       log,
       notifier: createNotifier({ environment: {}, pid: 0, onError: () => {} }),
+      ownUid: process.getuid?.() ?? 0,
       monotonicMs: () => performance.now(),
       openDatastore: () => datastore,
     })

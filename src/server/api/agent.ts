@@ -16,7 +16,8 @@ import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import { selector, selectorSet } from '#spiffe/selector.ts'
 import { type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
-import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
+import { isCovered } from '../administrators/rights.ts'
+import type { AttestedNodeRecord, Datastore, NodeFilter } from '../datastore/datastore.ts'
 import { checkEntry } from '../entry/entry-fields.ts'
 import { asBanned, isBanned } from '../node/banned.ts'
 import { newInventoryRecord } from '../node/tpm-inventory.ts'
@@ -24,7 +25,10 @@ import { agentMessage, parseNodeFilter, x509SvidMessage } from './agent-messages
 import { type AttestAgentDependencies, attestAgent, readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
 import { notesOf } from './call-notes.ts'
+import { prefixesOf, rightsOf } from './caller.ts'
+import { denied } from './denied.ts'
 import { parseEntryMessage } from './entry-messages.ts'
+import type { Guard } from './guard.ts'
 import {
   idMessage,
   malformed,
@@ -35,12 +39,13 @@ import {
 
 export interface AgentServiceDependencies extends AttestAgentDependencies {
   readonly datastore: Datastore
+  readonly guard: Guard
   readonly random: Random
 }
 
 /** `spire.api.server.agent.v1.Agent`: nodes attest, renew, and are administered. */
 export function newAgentService(dependencies: AgentServiceDependencies) {
-  const { datastore, trustDomain, clock, random, authority, holdings, log } = dependencies
+  const { datastore, guard, trustDomain, clock, random, authority, holdings, log } = dependencies
   const agentId = (id: Parameters<typeof parseAgentIdMessage>[0]): SpiffeId =>
     parseAgentIdMessage(id, trustDomain)
   const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
@@ -98,12 +103,12 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       return {}
     },
 
-    async countAgents({ filter }: CountAgentsRequest) {
-      return { count: await datastore.countNodes(parseNodeFilter(filter)) }
+    async countAgents({ filter }: CountAgentsRequest, context: CallContext) {
+      return { count: await datastore.countNodes(shown(parseNodeFilter(filter), context)) }
     },
 
-    async listAgents(request: ListAgentsRequest) {
-      const filter = parseNodeFilter(request.filter)
+    async listAgents(request: ListAgentsRequest, context: CallContext) {
+      const filter = shown(parseNodeFilter(request.filter), context)
       const { items, nextPageToken } = await datastore.listNodes(filter, parsePage(request))
       return {
         agents: items.map((node) => agentMessage(node, request.outputMask)),
@@ -111,8 +116,9 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       }
     },
 
-    async getAgent({ id, outputMask }: GetAgentRequest) {
+    async getAgent({ id, outputMask }: GetAgentRequest, context: CallContext) {
       const wanted = agentId(id)
+      guard.checkId(context, wanted)
       const node = await datastore.node(wanted)
       if (node === undefined) throw notFound(wanted)
       return agentMessage(node, outputMask)
@@ -121,8 +127,13 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
     async deleteAgent({ id }: DeleteAgentRequest, context: CallContext) {
       const wanted = agentId(id)
       notesOf(context).subject = wanted
+      guard.checkId(context, wanted)
+      const present = await datastore.node(wanted)
+      const mayUnban = rightsOf(context).permission(setInventoryState) !== undefined
+      if (present !== undefined && isBanned(present) && !mayUnban) throw cannotUnban(context)
       const node = await datastore.deleteNode(wanted)
-      if (isBanned(node)) await unbanTpm(datastore, node)
+      // One that was banned in the meantime leaves its TPM so.
+      if (isBanned(node) && mayUnban) await unbanTpm(datastore, node)
       if (node.attestationType === 'join_token') await deleteAlias(datastore, node.agentId)
       log.info({ spiffeId: node.agentId }, 'agent deleted')
       return {}
@@ -135,6 +146,7 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
     async banAgent({ id }: BanAgentRequest, context: CallContext) {
       const wanted = agentId(id)
       notesOf(context).subject = wanted
+      guard.checkId(context, wanted)
       if ((await datastore.node(wanted)) === undefined) throw notFound(wanted)
       const node = await datastore.updateNode(wanted, asBanned)
       await banTpm(datastore, node, nowSeconds())
@@ -142,16 +154,46 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       return {}
     },
 
-    async createJoinToken(request: CreateJoinTokenRequest) {
+    async createJoinToken(request: CreateJoinTokenRequest, context: CallContext) {
       if (request.ttl < 1) throw malformed('request', 'ttl is required, you must provide one')
       const value = request.token === '' ? randomUuid(random) : request.token
       const joinTokenId = readJoinTokenId(value)
       const expiresAtSeconds = nowSeconds() + request.ttl
       const alias = request.agentId && aliasEntry(joinTokenId, request.agentId)
+      checkToken(context, request.token, alias)
       await datastore.createJoinToken({ value, expiresAtSeconds })
       if (alias) await datastore.createEntry(alias)
       return { value, expiresAt: expiresAtSeconds }
     },
+  }
+
+  /**
+   * A token's value is its node's name, below which there may be entries already, so only who has all rights chooses
+   * one. An alias is an entry like any other.
+   */
+  function checkToken(
+    context: CallContext,
+    value: string,
+    alias: RegistrationEntry | undefined,
+  ): void {
+    const rights = rightsOf(context)
+    if (value !== '')
+      guard.checkAll(context, 'a token of a chosen value gives its node a known name')
+    if (alias === undefined) {
+      if (prefixesOf(context) === undefined) return
+      throw denied(context.method, {
+        reason: 'outside-prefixes',
+        why: `${rights.holder} is kept to some SPIFFE IDs, so the token needs an alias of those (agent_id)`,
+      })
+    }
+    guard.checkWritten(context, alias)
+    const entries = rights.permission(createEntry)
+    if (entries === undefined || !isCovered(alias.spiffeId, entries.prefixes)) {
+      throw denied(context.method, {
+        reason: 'right-missing',
+        why: `an alias is an entry, and ${rights.holder} has no right to 'entries' of ${alias.spiffeId}`,
+      })
+    }
   }
 
   /** Gives the node of a join token a name of the operator's choice, below which entries can be made. */
@@ -178,6 +220,22 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       throw malformed('token', error)
     }
   }
+}
+
+const createEntry = '/spire.api.server.entry.v1.Entry/BatchCreateEntry'
+const setInventoryState = '/assay.server.v1.Inventory/SetState'
+
+/** Evicting a banned node lifts its ban, and that of its TPM, which is the inventory's. */
+const cannotUnban = (context: CallContext): AssayError =>
+  denied(context.method, {
+    reason: 'right-missing',
+    why: `the agent is banned, and evicting it lets it in again; ${rightsOf(context).holder} has no right to 'inventory'`,
+  })
+
+/** What an administrator who is kept to some SPIFFE IDs may see of it. */
+const shown = (filter: NodeFilter, context: CallContext): NodeFilter => {
+  const agentIdPrefixes = prefixesOf(context)
+  return agentIdPrefixes === undefined ? filter : { ...filter, agentIdPrefixes }
 }
 
 /** The endorsement key hash of a node with a TPM is the last part of its name. */

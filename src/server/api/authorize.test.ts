@@ -4,6 +4,8 @@ import { FakeClock } from '#base/fake-clock.ts'
 import type { CallContext, Peer } from '#rpc/call.ts'
 import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import { type AdministratorRow, Administrators } from '../administrators/administrators.ts'
+import { parseCalls } from '../administrators/calls.ts'
 import type { AttestedNodeRecord } from '../datastore/datastore.ts'
 import { Authorizer, type Standing } from './authorize.ts'
 
@@ -27,15 +29,31 @@ const node: AttestedNodeRecord = {
   attestedAtSeconds: 0,
 }
 
+const names = (known: Readonly<Record<string, number>>) => ({
+  refresh: () => {},
+  nameOf: (id: number) => Object.keys(known).find((name) => known[name] === id),
+  idOf: async (name: string) => known[name],
+})
+
 /** An authorizer whose memory and datastore may differ, as on two servers of one trust domain. */
 function authorizerWith(
   rows: { memory?: AttestedNodeRecord; stored?: AttestedNodeRecord },
-  more: { adminIds?: readonly SpiffeId[]; standing?: Partial<Standing> } = {},
+  more: {
+    adminIds?: readonly SpiffeId[]
+    rows?: readonly AdministratorRow[]
+    standing?: Partial<Standing>
+  } = {},
 ) {
   const state = { stored: rows.stored, reads: 0 }
   const authorizer = new Authorizer({
     trustDomain: parseTrustDomain('example.org'),
-    adminIds: new Set(more.adminIds),
+    administrators: new Administrators({
+      rows: more.rows,
+      adminIds: more.adminIds ?? [],
+      users: names({ alice: 1000 }),
+      groups: names({ ops: 2000 }),
+      ownUid: 990,
+    }),
     standing: {
       node: () => rows.memory,
       isAdmin: () => false,
@@ -178,4 +196,85 @@ test('Authorizer refuses a call that has been given up, whoever it seems to be f
   const gone = new AbortController()
   gone.abort(new Error('gone'))
   await assert.rejects(authorizer.authorize(calling(ban, unix, gone.signal)), /gone/)
+})
+
+const row = (given: Partial<AdministratorRow>): AdministratorRow => ({
+  unix_user: undefined,
+  unix_group: undefined,
+  spiffe_id: undefined,
+  calls: 'all',
+  spiffe_id_prefixes: undefined,
+  ...given,
+})
+const process = (uid: number, gid = uid, groups: readonly number[] = []): Peer => ({
+  ...unix,
+  uid,
+  gid,
+  groups,
+})
+const list = '/spire.api.server.entry.v1.Entry/ListEntries'
+const rotate = '/spire.api.server.localauthority.v1.LocalAuthority/PrepareX509Authority'
+
+test('Authorizer tells local administrators apart by user, group and supplementary group', async () => {
+  const rows = [
+    row({ unix_user: 'alice', calls: parseCalls(['entries']) }),
+    row({ unix_group: 'ops', calls: parseCalls(['authorities']) }),
+    row({ unix_user: '1001' }),
+    row({ unix_user: 'nobody-knows' }),
+  ]
+  const { authorizer } = authorizerWith({}, { rows })
+  const by = async (peer: Peer, method: string): Promise<string | undefined> => {
+    const caller = await authorizer.authorize(calling(method, peer))
+    return caller.class === 'local' ? caller.rights.permission(method)?.by : caller.class
+  }
+  assert.equal(await by(process(1000), list), 'unix_user alice')
+  assert.equal(await by(process(1001), list), 'unix_user 1001')
+  assert.equal(await by(process(1002, 2000), rotate), 'unix_group ops')
+  assert.equal(await by(process(1002, 1002, [7, 2000]), rotate), 'unix_group ops')
+  assert.equal(await by(process(1000, 1000, [2000]), rotate), 'unix_group ops')
+  assert.equal(await by(process(0), rotate), 'root')
+  assert.equal(await by(process(990), rotate), 'server user')
+  await assert.rejects(by(process(1000), rotate), {
+    reason: 'right-missing',
+    message: `authorization denied for method ${rotate}: alice has no right to 'authorities'; whoever may change server.yaml can add it to calls in administrators`,
+  })
+  await assert.rejects(by(process(1002, 2000), list), {
+    reason: 'right-missing',
+    message: /no right to 'entries' nor 'read';/,
+  })
+  await assert.rejects(by(process(1003), list), {
+    reason: 'not-administrator',
+    message: /^authorization denied for method \S+: uid 1003 is no administrator here;/,
+  })
+  assert.equal(await by(process(1003), '/grpc.health.v1.Health/Check'), undefined)
+})
+
+test('Authorizer lets root and the own user in when administrators names nobody', async () => {
+  const { authorizer } = authorizerWith({}, { rows: [] })
+  await authorizer.authorize(calling(list, process(0)))
+  await authorizer.authorize(calling(list, process(990)))
+  await assert.rejects(authorizer.authorize(calling(list, process(1000))), {
+    reason: 'not-administrator',
+  })
+})
+
+test('Authorizer narrows an ID that admin_ids or an entry made an administrator by its row', async () => {
+  const id = parseSpiffeId('spiffe://example.org/ops')
+  const rows = [row({ spiffe_id: id, calls: parseCalls(['read']) })]
+  for (const more of [{ adminIds: [id] }, { standing: { isAdmin: () => true } }, {}]) {
+    const { authorizer } = authorizerWith({}, { ...more, rows })
+    assert.equal((await authorizer.authorize(calling(list, tls(id)))).class, 'admin')
+    await assert.rejects(authorizer.authorize(calling(ban, tls(id))), { reason: 'right-missing' })
+  }
+})
+
+test('Authorizer refuses calls that are not about single IDs to who is kept to some', async () => {
+  const id = parseSpiffeId('spiffe://example.org/ops')
+  const rows = [row({ spiffe_id: id, spiffe_id_prefixes: [id] })]
+  const { authorizer } = authorizerWith({}, { rows })
+  await authorizer.authorize(calling(list, tls(id)))
+  await assert.rejects(authorizer.authorize(calling(rotate, tls(id))), {
+    reason: 'cannot-be-narrowed',
+    message: /a row of administrators without spiffe_id_prefixes/,
+  })
 })

@@ -1,18 +1,15 @@
 import type { Clock } from '#base/clock.ts'
-import { AssayError } from '#base/errors.ts'
-import type { CallContext, TlsPeer } from '#rpc/call.ts'
+import type { AssayError } from '#base/errors.ts'
+import type { CallContext, TlsPeer, UnixPeer } from '#rpc/call.ts'
 import { pathOf, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { Administrators } from '../administrators/administrators.ts'
+import { calls } from '../administrators/calls.ts'
+import type { Rights } from '../administrators/rights.ts'
 import type { AttestedNodeRecord, Datastore } from '../datastore/datastore.ts'
+import { type Caller, setCaller, setUser } from './caller.ts'
+import { denied } from './denied.ts'
 import { policy } from './policy.ts'
-
-/** Who a call is from, as far as the method it calls asked; `via` is what said so. */
-export type Caller =
-  | { readonly class: 'any' }
-  | { readonly class: 'local'; readonly via: 'transport' }
-  | { readonly class: 'admin'; readonly via: 'config' | 'entries' }
-  | { readonly class: 'downstream'; readonly via: 'entries' }
-  | { readonly class: 'agent'; readonly via: 'datastore'; readonly node: AttestedNodeRecord }
 
 /** Why an agent may not call, by the names of `spire.api.types.PermissionDeniedDetails`. */
 export type AgentRefusal =
@@ -32,8 +29,7 @@ export interface Standing {
 
 export interface AuthorizerDependencies {
   readonly trustDomain: TrustDomain
-  /** IDs that are admins without an entry; of any trust domain. */
-  readonly adminIds: ReadonlySet<SpiffeId>
+  readonly administrators: Administrators
   readonly standing: Standing
   readonly datastore: Pick<Datastore, 'node' | 'updateNode'>
   readonly clock: Clock
@@ -55,34 +51,52 @@ export class Authorizer {
    *   standing was missing, and `svid-expired` when an SVID expired while its connection stayed open.
    */
   async authorize(context: CallContext): Promise<Caller> {
+    return setCaller(context, await this.#authorize(context))
+  }
+
+  async #authorize(context: CallContext): Promise<Caller> {
     const { method, peer, signal } = context
     // Nobody waits for the answer, and the connection may be gone that said who calls.
     signal.throwIfAborted()
     const allowed = policy.get(method) ?? []
+    if (peer.kind === 'unix') return this.#local(context, peer)
     if (allowed.includes('any')) return { class: 'any' }
-    if (peer.kind === 'unix') {
-      if (allowed.includes('local')) return { class: 'local', via: 'transport' }
-      throw denied(method)
-    }
     const id = peer.spiffeId
     if (id === undefined) throw denied(method)
-    const { adminIds, standing, trustDomain, clock } = this.#dependencies
+    const { administrators, standing, trustDomain, clock } = this.#dependencies
     const ours = trustDomainOf(id) === trustDomain
     if (peer.expiresAtSeconds <= clock.now().epochMilliseconds / 1000) {
       const agents = ours && isAgentPath(pathOf(id)) && allowed.includes('agent')
-      throw denied(method, agents ? 'agent-expired' : 'svid-expired')
+      throw denied(method, { reason: agents ? 'agent-expired' : 'svid-expired' })
     }
+    let lacking: AssayError | undefined
     if (allowed.includes('admin')) {
-      if (adminIds.has(id)) return { class: 'admin', via: 'config' }
-      if (ours && standing.isAdmin(id)) return { class: 'admin', via: 'entries' }
+      const rights = administrators.ofId(id, () => ours && standing.isAdmin(id))
+      lacking = rights && whyNot(method, rights)
+      if (rights !== undefined && lacking === undefined) {
+        return { class: 'admin', via: administrators.ids.has(id) ? 'config' : 'entries', rights }
+      }
     }
     if (allowed.includes('downstream') && ours && standing.isDownstream(id)) {
       return { class: 'downstream', via: 'entries' }
     }
-    if (!allowed.includes('agent') || !ours) throw denied(method)
+    if (!allowed.includes('agent') || !ours) throw lacking ?? denied(method)
     const verdict = await this.#agent(id, peer)
-    if (typeof verdict === 'string') throw denied(method, verdict)
+    if (typeof verdict === 'string') throw lacking ?? denied(method, { reason: verdict })
     return { class: 'agent', via: 'datastore', node: verdict }
+  }
+
+  async #local(context: CallContext, peer: UnixPeer): Promise<Caller> {
+    const { method, signal } = context
+    const { user, rights } = await this.#dependencies.administrators.ofProcess(peer)
+    setUser(context, user)
+    signal.throwIfAborted()
+    const allowed = policy.get(method) ?? []
+    if (allowed.includes('any')) return { class: 'any' }
+    if (!allowed.includes('local')) throw denied(method)
+    const lacking = calls.get(method)?.set === 'everybody' ? undefined : whyNot(method, rights)
+    if (lacking !== undefined) throw lacking
+    return { class: 'local', via: 'transport', rights }
   }
 
   async #agent(id: SpiffeId, peer: TlsPeer): Promise<AttestedNodeRecord | AgentRefusal> {
@@ -134,11 +148,27 @@ const withRenewedSvidInUse = (node: AttestedNodeRecord): AttestedNodeRecord => (
   newExpiresAtSeconds: 0,
 })
 
-function denied(
-  method: string,
-  reason: AgentRefusal | 'svid-expired' | 'not-authorized' = 'not-authorized',
-): AssayError {
-  return new AssayError('permission-denied', `authorization denied for method ${method}`, {
-    reason,
+/** Why these rights are not enough to call a method, with the remedy; undefined when they are. */
+function whyNot(method: string, rights: Rights): AssayError | undefined {
+  if (rights.permission(method) !== undefined) return undefined
+  const { holder } = rights
+  if (rights.areNone) {
+    return denied(method, {
+      reason: 'not-administrator',
+      why: `${holder} is no administrator here; whoever may change server.yaml can add a row to administrators`,
+    })
+  }
+  if (rights.isTooNarrowFor(method)) {
+    return denied(method, {
+      reason: 'cannot-be-narrowed',
+      why: `${holder} is kept to some SPIFFE IDs, and this call is not about single ones; a row of administrators without spiffe_id_prefixes allows it`,
+    })
+  }
+  const traits = calls.get(method)
+  const sets =
+    traits === undefined ? 'all calls' : `'${traits.set}'${traits.reads ? " nor 'read'" : ''}`
+  return denied(method, {
+    reason: 'right-missing',
+    why: `${holder} has no right to ${sets}; whoever may change server.yaml can add it to calls in administrators`,
   })
 }

@@ -29,6 +29,7 @@ import {
   parseJwtAuthority,
   parseX509Authorities,
 } from './bundle-messages.ts'
+import type { Guard } from './guard.ts'
 import { malformed, parsePage, parseTrustDomainField } from './messages.ts'
 
 export interface BundleServiceDependencies {
@@ -37,11 +38,12 @@ export interface BundleServiceDependencies {
   readonly bundles: BundleCache
   readonly nodes: { node(agentId: SpiffeId): AttestedNodeRecord | undefined }
   readonly holdings: Pick<NodeHoldings, 'bundleServed'>
+  readonly guard: Guard
 }
 
 /** `spire.api.server.bundle.v1.Bundle`: what verifiers need, of our own trust domain and of others. */
 export function newBundleService(dependencies: BundleServiceDependencies) {
-  const { trustDomain, datastore, bundles, nodes, holdings } = dependencies
+  const { trustDomain, datastore, bundles, nodes, holdings, guard } = dependencies
 
   return {
     async countBundles(_request: CountBundlesRequest) {
@@ -58,7 +60,8 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
       return answer(bundle, outputMask)
     },
 
-    async appendBundle(request: AppendBundleRequest) {
+    async appendBundle(request: AppendBundleRequest, context: CallContext) {
+      guard.checkAll(context, 'whoever has the key of an authority in the bundle can be anybody')
       const x509Authorities = parseX509Authorities(request.x509Authorities)
       const jwtAuthorities = request.jwtAuthorities.map(parseJwtAuthority)
       if (x509Authorities.length === 0 && jwtAuthorities.length === 0) {
@@ -97,8 +100,11 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
       return answer(bundles.bundle(wanted) ?? missing(wanted), request.outputMask)
     },
 
-    async batchCreateFederatedBundle(request: BatchCreateFederatedBundleRequest) {
-      return store(request.bundle, request.outputMask, (present, given) => {
+    async batchCreateFederatedBundle(
+      request: BatchCreateFederatedBundleRequest,
+      context: CallContext,
+    ) {
+      return store(request, context, (present, given) => {
         if (present === undefined) return given
         throw new AssayError('already-exists', `bundle already exists: ${given.trustDomain}`, {
           reason: 'bundle-exists',
@@ -106,15 +112,18 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
       })
     },
 
-    async batchUpdateFederatedBundle(request: BatchUpdateFederatedBundleRequest) {
+    async batchUpdateFederatedBundle(
+      request: BatchUpdateFederatedBundleRequest,
+      context: CallContext,
+    ) {
       const { inputMask } = request
-      return store(request.bundle, request.outputMask, (present, given) =>
+      return store(request, context, (present, given) =>
         updated(present ?? missing(given.trustDomain), given, inputMask),
       )
     },
 
-    async batchSetFederatedBundle(request: BatchSetFederatedBundleRequest) {
-      return store(request.bundle, request.outputMask, (_present, given) => given)
+    async batchSetFederatedBundle(request: BatchSetFederatedBundleRequest, context: CallContext) {
+      return store(request, context, (_present, given) => given)
     },
 
     async batchDeleteFederatedBundle(request: BatchDeleteFederatedBundleRequest) {
@@ -146,20 +155,23 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
 
   /** Taints are for a trust domain's own servers to act on, so an imported bundle has none. */
   async function store(
-    messages: readonly BundleMessage[],
-    mask: BundleMask | undefined,
+    request: {
+      readonly bundle: readonly BundleMessage[]
+      readonly outputMask: BundleMask | undefined
+    },
+    context: CallContext,
     change: (present: Bundle | undefined, given: Bundle) => Bundle,
   ) {
     return {
       results: await answerEach(
-        messages,
+        request.bundle,
         async (message) => {
-          foreign(message.trustDomain)
+          guard.checkBundle(context, foreign(message.trustDomain))
           const given = untainted(parseBundleMessage(message))
           const bundle = await datastore.updateBundle(given.trustDomain, (present) =>
             change(present, given),
           )
-          return { bundle: bundleMessage(bundle, mask) }
+          return { bundle: bundleMessage(bundle, request.outputMask) }
         },
         () => ({ bundle: undefined }),
       ),

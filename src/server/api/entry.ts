@@ -15,12 +15,14 @@ import type {
 import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
 import type { Status } from '#rpc/gen/spire/api/types/status.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import type { Datastore } from '../datastore/datastore.ts'
+import type { Datastore, EntryFilter } from '../datastore/datastore.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
 import { checkEntry } from '../entry/entry-fields.ts'
 import { agentOf } from './authorize.ts'
 import { answerEach, itemStatus, noted } from './batch.ts'
+import { prefixesOf } from './caller.ts'
 import { entryField, entryMessage, parseEntryFilter, parseEntryMessage } from './entry-messages.ts'
+import type { Guard } from './guard.ts'
 import { malformed, masked, parsePage } from './messages.ts'
 import { joinFields } from './protobuf-fields.ts'
 import { syncAuthorizedEntries } from './sync-authorized-entries.ts'
@@ -29,21 +31,22 @@ export interface EntryServiceDependencies {
   readonly trustDomain: TrustDomain
   readonly datastore: Datastore
   readonly entries: Pick<AuthorizedEntries, 'entriesFor'>
+  readonly guard: Guard
   readonly clock: Clock
   readonly random: Random
 }
 
 /** `spire.api.server.entry.v1.Entry`: entries are administered, and told to the agents that serve them. */
 export function newEntryService(dependencies: EntryServiceDependencies) {
-  const { trustDomain, datastore, entries, clock, random } = dependencies
+  const { trustDomain, datastore, entries, guard, clock, random } = dependencies
 
   return {
-    async countEntries({ filter }: CountEntriesRequest) {
-      return { count: await datastore.countEntries(parseEntryFilter(filter)) }
+    async countEntries({ filter }: CountEntriesRequest, context: CallContext) {
+      return { count: await datastore.countEntries(shown(parseEntryFilter(filter), context)) }
     },
 
-    async listEntries(request: ListEntriesRequest) {
-      const filter = parseEntryFilter(request.filter)
+    async listEntries(request: ListEntriesRequest, context: CallContext) {
+      const filter = shown(parseEntryFilter(request.filter), context)
       const { items, nextPageToken } = await datastore.listEntries(filter, parsePage(request))
       return {
         entries: items.map((entry) => entryMessage(entry, request.outputMask)),
@@ -51,10 +54,11 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
       }
     },
 
-    async getEntry({ id, outputMask }: GetEntryRequest) {
+    async getEntry({ id, outputMask }: GetEntryRequest, context: CallContext) {
       if (id === '') throw malformed('entry ID', 'it is missing')
       const entry = await datastore.entry(id)
       if (entry === undefined) throw notFound(id)
+      guard.checkShown(context, entry)
       return entryMessage(entry, outputMask)
     },
 
@@ -70,6 +74,7 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
               createdAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
             })
             checkEntry(trustDomain, wanted)
+            guard.checkWritten(context, wanted)
             const { entry, existing } = await datastore.createEntry(wanted)
             return {
               entry: entryMessage(entry, request.outputMask),
@@ -88,9 +93,11 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
           async (message) => {
             if (message.id === '') throw malformed('entry ID', 'it is missing')
             const entry = await datastore.updateEntry(message.id, (present) => {
+              guard.checkStored(context, present)
               const given = masked(message, request.inputMask, entryMessage(present))
               const changed = parseEntryMessage(given, present)
               checkEntry(trustDomain, changed)
+              guard.checkWritten(context, changed)
               return changed
             })
             return { entry: entryMessage(entry, request.outputMask) }
@@ -106,7 +113,7 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
           ids,
           async (id) => {
             if (id === '') throw malformed('entry ID', 'it is missing')
-            await datastore.deleteEntry(id)
+            await datastore.deleteEntry(id, (present) => guard.checkStored(context, present))
             return { id }
           },
           (id) => ({ id }),
@@ -124,6 +131,12 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
       context: CallContext,
     ) => syncAuthorizedEntries(entries.entriesFor(agentOf(context)), requests),
   }
+}
+
+/** What an administrator who is kept to some SPIFFE IDs may see of it. */
+const shown = (filter: EntryFilter, context: CallContext): EntryFilter => {
+  const spiffeIdPrefixes = prefixesOf(context)
+  return spiffeIdPrefixes === undefined ? filter : { ...filter, spiffeIdPrefixes }
 }
 
 /** `status` when it is not OK although there is an entry. */

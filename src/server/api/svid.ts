@@ -21,6 +21,7 @@ import { readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
 import { itemStatus, okStatus } from './batch.ts'
 import { notesOf } from './call-notes.ts'
+import type { Guard } from './guard.ts'
 import { idMessage, malformed, maxItems, parseIdMessage } from './messages.ts'
 import { unimplemented } from './unimplemented.ts'
 
@@ -35,6 +36,7 @@ export interface SvidServiceDependencies {
   readonly entries: EntriesOfAgents
   readonly authority: CertificateAuthority
   readonly holdings: Pick<NodeHoldings, 'handedOut' | 'minted'>
+  readonly guard: Guard
 }
 
 /** How many SVIDs of a batch are signed before other calls get their turn: some 2 ms of work. */
@@ -42,7 +44,7 @@ const turnSize = 8
 
 /** `spire.api.server.svid.v1.SVID`: signs for agents what their entries say, and for operators anything. */
 export function newSvidService(dependencies: SvidServiceDependencies) {
-  const { trustDomain, entries, authority, holdings } = dependencies
+  const { trustDomain, entries, authority, holdings, guard } = dependencies
   return {
     async batchNewX509SVID({ params }: BatchNewX509SVIDRequest, context: CallContext) {
       if (params.length > maxItems) throw malformed('batch', `more than ${maxItems} items`)
@@ -83,8 +85,10 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
       if (covered !== undefined) {
         throw malformed('CSR', `a wildcard covers its DNS name ${covered}; leave one out`)
       }
+      const spiffeId = workloadId(parseUri(uri))
+      guard.checkIssue(context, spiffeId)
       const svid = await authority.issueX509Svid({
-        spiffeId: workloadId(parseUri(uri)),
+        spiffeId,
         publicKey: csr.publicKey,
         dnsNames: csr.dnsNames,
         ttlSeconds: ttl,
@@ -96,8 +100,10 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
     },
 
     async mintJWTSVID({ id, audience, ttl }: MintJWTSVIDRequest, context: CallContext) {
+      const spiffeId = workloadId(parseIdMessage(id, 'SPIFFE ID'))
+      guard.checkIssue(context, spiffeId)
       const svid = await authority.issueJwtSvid({
-        spiffeId: workloadId(parseIdMessage(id, 'SPIFFE ID')),
+        spiffeId,
         audience,
         ttlSeconds: ttl,
         includeJti: false,

@@ -128,6 +128,11 @@ export class AuthorizedEntries implements Disposable {
     }
   }
 
+  /** Every entry below an ID, those below these included: what a node that serves the ID may serve. */
+  entriesBelow(spiffeId: SpiffeId): readonly RegistrationEntry[] {
+    return this.#graph.below([spiffeId], (entry) => this.#isLive(entry))
+  }
+
   /** An entry makes this ID an administrator. */
   isAdmin(spiffeId: SpiffeId): boolean {
     for (const entry of this.#graph.withSpiffeId(spiffeId)) {
