@@ -41,8 +41,8 @@ async function work(
   const server = await assay.startServer(keyManager, settings)
   if (fingerprint !== undefined) await assay.allowTpm(fingerprint, 'node-1')
   const agent = await (fingerprint === undefined
-    ? assay.startAgent(`join_token: { token: ${await joinToken(assay)} }`, settings)
-    : assay.startAgent(undefined, settings))
+    ? assay.startAgent(`join_token: { token: ${await joinToken(assay)} }`, { settings })
+    : assay.startAgent(undefined, { settings }))
   const [node] = (await assay.ask('agent', 'list')) as readonly { id: string }[]
   await assay.createEntry(node?.id ?? '', assay.id('/web'), `unix:uid:${uid}`)
   await fetchSvids(assay)

@@ -86,7 +86,7 @@ export class Installation implements AsyncDisposable {
   }
 
   get workloadSocket(): string {
-    return this.at('public/api.sock')
+    return this.workloadSocketOf('')
   }
 
   get serverPort(): number {
@@ -100,6 +100,11 @@ export class Installation implements AsyncDisposable {
   /** The SPIFFE ID with this path. */
   id(path: string): string {
     return `spiffe://${this.trustDomain}${path}`
+  }
+
+  /** The Workload API's socket of the agent on another node. */
+  workloadSocketOf(node: string): string {
+    return this.at(`${node}public/api.sock`)
   }
 
   readonly atServer = (): readonly string[] => ['--socket-path', this.at('server.sock')]
@@ -171,25 +176,31 @@ ${settings}`,
     return this.#startReady('assay-server', health)
   }
 
-  /** Starts the agent with `nodeAttestor`, YAML of one of them; `settings` are further lines of agent.yaml. */
-  async startAgent(nodeAttestor = `tpm: { tcti: "${this.tcti}" }`, settings = ''): Promise<Daemon> {
+  /**
+   * Starts the agent with `nodeAttestor`, YAML of one of them; `settings` are further lines of agent.yaml. `node` is what
+   * the names of the files of one more node begin with.
+   */
+  async startAgent(
+    nodeAttestor = `tpm: { tcti: "${this.tcti}" }`,
+    { settings = '', node = '' }: { readonly settings?: string; readonly node?: string } = {},
+  ): Promise<Daemon> {
     const health = await freePort()
     writeFileSync(this.at('bundle.pem'), await this.assay('bundle', 'show', ...this.atServer()))
     writeFileSync(
-      this.at('agent.yaml'),
+      this.at(`${node}agent.yaml`),
       `trust_domain: ${this.trustDomain}
-data_dir: ${this.at('agent')}
+data_dir: ${this.at(`${node}agent`)}
 server_address: 127.0.0.1
 server_port: ${this.#serverPort}
 trust_bundle_path: ${this.at('bundle.pem')}
-socket_path: ${this.workloadSocket}
-admin_socket_path: ${this.at('admin/admin.sock')}
+socket_path: ${this.workloadSocketOf(node)}
+admin_socket_path: ${this.at(`${node}admin/admin.sock`)}
 node_attestor: { ${nodeAttestor} }
 workload_attestors: { unix: {} }
 health_checks: { bind_address: 127.0.0.1, bind_port: ${health} }
 ${settings}`,
     )
-    return this.#startReady('assay-agent', health)
+    return this.#startReady('assay-agent', health, node)
   }
 
   /** Writes an inventory that allows one TPM, and imports it. */
@@ -239,11 +250,19 @@ ${settings}`,
     return daemon
   }
 
-  async #startReady(name: 'assay-server' | 'assay-agent', healthPort: number): Promise<Daemon> {
-    const config = this.at(name === 'assay-server' ? 'server.yaml' : 'agent.yaml')
-    const daemon = this.#start(name, [`${root}/bin/${name}`, 'run', '--config', config], {
-      SOFTHSM2_CONF: this.at('hsm/softhsm2.conf'),
-    })
+  async #startReady(
+    name: 'assay-server' | 'assay-agent',
+    healthPort: number,
+    node = '',
+  ): Promise<Daemon> {
+    const config = this.at(name === 'assay-server' ? 'server.yaml' : `${node}agent.yaml`)
+    const daemon = this.#start(
+      `${node}${name}`,
+      [`${root}/bin/${name}`, 'run', '--config', config],
+      {
+        SOFTHSM2_CONF: this.at('hsm/softhsm2.conf'),
+      },
+    )
     await daemon.waitUntil(() => isReady(healthPort))
     return daemon
   }

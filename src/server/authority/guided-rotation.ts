@@ -4,7 +4,7 @@ import type { Log } from '#base/log.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import { type AuthorityContext, publishedAuthority } from './authority-context.ts'
 import type { Dependents, Holders } from './holders.ts'
-import type { AuthorityKindName, IssuedRecord, RotationRecord } from './journal.ts'
+import type { AuthorityKindName, AuthorityRecord, IssuedRecord, RotationRecord } from './journal.ts'
 import type { AuthorityRotator } from './rotator.ts'
 import { revokeAuthority, taintAuthority } from './taint.ts'
 
@@ -118,7 +118,8 @@ export class GuidedRotation {
   /**
    * Takes one step, or finds out why none can be taken yet.
    *
-   * @throws AssayError `unavailable` while the key manager cannot be used or no authority is active.
+   * @throws AssayError `unavailable` while the key manager cannot be used or no authority is active;
+   * `failed-precondition` when one is to be retired that an upstream authority has certified.
    */
   async advance(wishes: RotationWishes): Promise<RotationProgress> {
     const { records } = this.#context
@@ -136,14 +137,30 @@ export class GuidedRotation {
       )
     }
     const rotation = records.rotation
-    if (rotation === undefined) return this.#begin(active, wishes)
+    if (rotation === undefined) {
+      if (wishes.retire) this.#requireOwn(active)
+      return this.#begin(active, wishes)
+    }
     if (wishes.retire && !rotation.retire) {
+      const { all } = records
+      this.#requireOwn(all.find((one) => one.issued?.authorityId === rotation.predecessorId))
       await records.setRotation({ ...rotation, retire: true })
       return this.advance(wishes)
     }
     return active.issued.authorityId === rotation.predecessorId
       ? this.#replaceActive(rotation, active, wishes)
       : this.#retirePredecessor(rotation, active, wishes)
+  }
+
+  /** The bundle has only the root above such an authority, so that it cannot be taken out of use by itself. */
+  #requireOwn(predecessor: AuthorityRecord | undefined): void {
+    const issued = predecessor?.issued
+    if (issued?.upstream === undefined) return
+    throw new AssayError(
+      'failed-precondition',
+      `cannot retire ${issued.authorityId}: the bundle has the upstream authority's root for it; rotate without retiring, and 'assay authority taint x509 --subject-key-id' when the root itself is to go`,
+      { reason: 'upstream-authority' },
+    )
   }
 
   async #begin(active: IssuedRecord, { retire }: RotationWishes): Promise<RotationProgress> {

@@ -299,3 +299,21 @@ test('DNS names that a CA above does not allow are refused, not issued in vain',
     message: /web\.example\.com/,
   })
 })
+
+test('rotate() below an upstream authority replaces the intermediate, and retires none', async () => {
+  const { manager, bundle } = await below()
+  const before = (await bundle()).sequenceNumber
+  const rotate = async (retire: boolean): Promise<string[]> => {
+    const steps: string[] = []
+    const wishes = { retire, force: true, afterSeconds: undefined, predecessorId: '' }
+    for await (const { step } of manager.rotate('x509', wishes, new AbortController().signal)) {
+      steps.push(step)
+    }
+    return steps
+  }
+  await assert.rejects(rotate(true), { code: 'failed-precondition', reason: 'upstream-authority' })
+  assert.deepEqual(manager.rotations(), [], 'nothing is begun')
+  assert.deepEqual(await rotate(false), ['begun', 'prepared', 'activated', 'done'])
+  assert.deepEqual(stateNames(manager), ['old', 'active'])
+  assert.equal((await bundle()).sequenceNumber, before, 'the root is known already')
+})

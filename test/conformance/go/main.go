@@ -5,6 +5,7 @@
 //	client watch SOCKET COUNT     X.509 contexts until COUNT have come
 //	client serve SOCKET ID        a mutual TLS server for the peer ID; prints its address, then each peer
 //	client call SOCKET ADDRESS ID mutual TLS to the server, which must be ID
+//	client load SOCKET SOCKET TD  mutual TLS and JWT-SVIDs between two agents of a trust domain, until SIGTERM
 package main
 
 import (
@@ -73,6 +74,10 @@ func (w *watcher) OnX509ContextWatchError(err error) {
 }
 
 func main() {
+	if os.Args[1] == "load" {
+		load([2]string{os.Args[2], os.Args[3]}, os.Args[4])
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	socket := workloadapi.WithAddr("unix://" + os.Args[2])
