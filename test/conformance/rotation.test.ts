@@ -65,7 +65,7 @@ test(`${rotations} rotations, from preparation to destruction, break no handshak
     events.filter(({ event }) => event !== 'summary'),
     [],
   )
-  const { handshakes, validations, updates } = events.at(-1) ?? {}
+  const { handshakes, validations, updates } = events.at(-1) ?? { event: '' }
   assert.deepEqual([seen.x509.size, seen.jwt.size], [rotations, rotations], 'each has a new key')
   assert.ok(Number(handshakes) > 50 * rotations, `${handshakes} handshakes`)
   assert.ok(Number(validations) > 50 * rotations, `${validations} validations`)

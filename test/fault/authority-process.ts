@@ -24,6 +24,7 @@ export interface AuthorityProcessOptions {
 export type AuthorityProcessLine =
   | { readonly point: string; readonly nowSeconds: number }
   | { readonly issuedBy: string; readonly expiresAtSeconds: number }
+  | { readonly prepared: string }
 
 const options: AuthorityProcessOptions = JSON.parse(process.argv[2] ?? '')
 const write = (line: AuthorityProcessLine): void => {
@@ -54,5 +55,5 @@ if (options.task === 'check') {
     write({ point, nowSeconds: nowSeconds() })
     if (++count === options.killAt) process.kill(process.pid, 'SIGKILL')
   })
-  await liveThrough(mortal, issued)
+  await liveThrough(mortal, issued, (prepared) => write({ prepared }))
 }

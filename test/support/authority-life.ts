@@ -57,15 +57,19 @@ export function withPoints(options: Options, at: (point: string) => void): Optio
 
 /**
  * First start, rotation by time, taint and revocation by hand, pruning after the end, a whole rotation that an operator
- * asks for, with the end of the predecessor. `issued` is told the
- * subject key identifier of whatever has signed.
+ * asks for, with the end of the predecessor. `issued` is told the subject key identifier of whatever has signed X.509,
+ * `prepared` that of what is ready to.
  */
 export async function liveThrough(
   options: Options,
   issued: (authorityId: string) => void,
+  prepared: (authorityId: string) => void = () => {},
 ): Promise<void> {
   const { clock } = options
   const manager = await AuthorityManager.open(options)
+  using _events = manager.onEvent(({ kind, what, authorityId }) => {
+    if (kind === 'x509' && what === 'prepared') prepared(authorityId)
+  })
   const at = async (ageSeconds: number): Promise<void> => {
     const age = clock.now().since(start).total('seconds')
     await clock.advance(seconds(ageSeconds - age))

@@ -63,6 +63,12 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
+  /** Ends the program by a signal that it cannot catch, and waits until it is gone. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#exited
+  }
+
   /** The last lines of the log. */
   tail(lines = 15): string {
     return readFileSync(this.log, 'utf8').trimEnd().split('\n').slice(-lines).join('\n')

@@ -72,6 +72,7 @@ export class Installation implements AsyncDisposable {
   /** Everything that was started, in order. */
   readonly daemons: Daemon[] = []
   #serverPort = 0
+  #serverHealthPort = 0
   #released = false
 
   constructor() {
@@ -150,7 +151,7 @@ export class Installation implements AsyncDisposable {
   /** Starts the server; `settings` are further lines of server.yaml. */
   async startServer(keyManager: KeyManagerKind, settings = ''): Promise<Daemon> {
     this.#serverPort = await freePort()
-    const health = await freePort()
+    this.#serverHealthPort = await freePort()
     const keyManagers = {
       pkcs11: `pkcs11: { module: /usr/lib/softhsm/libsofthsm2.so, token_label: assay, pin_file: ${this.at('hsm/pin')} }`,
       disk: `disk: { path: ${this.at('server/keys')} }`,
@@ -170,10 +171,15 @@ datastore: { sqlite: { path: ${this.at('server/datastore.sqlite3')} } }
 key_manager: { ${keyManagers[keyManager]} }
 node_attestors:
 ${tpm}  join_token: {}
-health_checks: { bind_address: 127.0.0.1, bind_port: ${health} }
+health_checks: { bind_address: 127.0.0.1, bind_port: ${this.#serverHealthPort} }
 ${settings}`,
     )
-    return this.#startReady('assay-server', health)
+    return this.startServerAgain()
+  }
+
+  /** Starts the server with the configuration that it had. */
+  startServerAgain(): Promise<Daemon> {
+    return this.#startReady('assay-server', this.#serverHealthPort)
   }
 
   /**

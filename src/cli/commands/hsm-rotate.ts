@@ -91,6 +91,7 @@ async function follow(context: CommandContext, kind: Kind, wishes: Wishes): Prom
     longest: Temporal.Duration.from({ seconds: 2 }),
     random,
   })
+  let wasConnected = false
   let predecessorId = ''
   let told = ''
   let trouble = ''
@@ -108,6 +109,7 @@ async function follow(context: CommandContext, kind: Kind, wishes: Wishes): Prom
   for (;;) {
     try {
       using connection = await streamServer(context)
+      wasConnected = true
       const request = { ...wishes, kind, predecessorId }
       for await (const progress of connection.client(KeysDefinition).rotate(request, { signal })) {
         trouble = ''
@@ -119,7 +121,7 @@ async function follow(context: CommandContext, kind: Kind, wishes: Wishes): Prom
     } catch (error) {
       signal.throwIfAborted()
       const isPassing = error instanceof AssayError && error.code === 'unavailable'
-      if (!isPassing || predecessorId === '') throw error
+      if (!isPassing || !wasConnected) throw error
       const why = messageOf(error)
       if (why !== trouble) context.note(`${kind}: trying again: ${why}`)
       trouble = why
