@@ -2,6 +2,12 @@ import { type Certificate, parseCertificate, verifyCertificateSignature } from '
 import { attributeType, encodeName, type NameAttribute } from '#pki/name.ts'
 import { describePublicKey } from '#pki/public-key.ts'
 import { signatureAlgorithmFor } from '#pki/signature-algorithm.ts'
+import {
+  altAlgorithmExtension,
+  altPublicKeyExtension,
+  withAltSignature,
+} from '#pq-crypto/alternative-signature.ts'
+import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { caProfile } from './profile.ts'
@@ -21,6 +27,15 @@ export interface CaCertificateRequest {
   readonly publicKey: Uint8Array
   /** How many CAs may stand below it; undefined: any number. */
   readonly pathLength?: number | undefined
+  /** Its post-quantum part; undefined: it has none. */
+  readonly alternative?: CaAlternative | undefined
+}
+
+/** The ML-DSA key of a CA, and what the one above it, or itself, signs with. */
+export interface CaAlternative {
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKey: Uint8Array
+  readonly signedWith: MlDsaParameterSet
 }
 
 /** A certificate that is written and not signed yet. */
@@ -29,6 +44,8 @@ export interface CaCertificateDraft {
   readonly toBeSigned: Uint8Array
   /** The names of the subject, with the serial number. */
   readonly subject: readonly NameAttribute[]
+  /** The same draft with the alternative signature in it, over `alternativeMessage(toBeSigned)`. */
+  withAltSignature(signature: Uint8Array): CaCertificateDraft
   /**
    * The certificate with `signature`, as X.509 has it (ECDSA in DER), read back and compared with the request,
    * its signature checked with the issuer's key.
@@ -54,7 +71,8 @@ export function draftCaCertificate(
   request: CaCertificateRequest,
   issuer?: Certificate,
 ): CaCertificateDraft {
-  const { serialNumber, notBeforeSeconds, notAfterSeconds, publicKey, trustDomain } = request
+  const { serialNumber, notBeforeSeconds, notAfterSeconds, publicKey, trustDomain, alternative } =
+    request
   const subject = withSerialNumber(request.subject, serialNumber)
   if (issuer !== undefined && issuer.subjectKeyId === undefined) {
     throw new RangeError(
@@ -72,6 +90,12 @@ export function draftCaCertificate(
       signatureAlgorithm: signatureAlgorithmFor(describePublicKey(issuerKey)).identifier,
     },
     subject,
+    ...(alternative && {
+      lastExtensions: [
+        altPublicKeyExtension(alternative.publicKey),
+        altAlgorithmExtension(alternative.signedWith),
+      ],
+    }),
   })
   const fields = {
     serialNumber,
@@ -81,18 +105,19 @@ export function draftCaCertificate(
     dnsNames: [],
     publicKey,
   }
-  const toBeSigned = template.toBeSigned(fields)
-  return {
+  const draft = (toBeSigned: Uint8Array): CaCertificateDraft => ({
     toBeSigned,
     subject,
+    withAltSignature: (signature) => draft(withAltSignature(toBeSigned, signature)),
     finish(signature) {
       const der = template.certificate(toBeSigned, signature)
-      verifyIssued(der, { profile, fields, issuerName, authorityKeyId })
+      verifyIssued(der, { profile, fields, issuerName, authorityKeyId, alternative })
       const certificate = parseCertificate(der)
       verifyCertificateSignature(certificate, issuerKey)
       return certificate
     },
-  }
+  })
+  return draft(template.toBeSigned(fields))
 }
 
 function withSerialNumber(

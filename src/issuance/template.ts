@@ -53,17 +53,24 @@ export class CertificateTemplate {
   readonly #issuerName: Uint8Array
   readonly #fixedExtensions: Uint8Array
   readonly #authorityKeyId: Uint8Array
+  readonly #lastExtensions: Uint8Array
   readonly #subject: readonly NameAttribute[]
   readonly #encodedSubject: Uint8Array
   readonly #signatureAlgorithm: Uint8Array
   readonly #notBefore = rememberLast(time)
   readonly #notAfter = rememberLast(time)
 
-  /** `subject` is without the CommonName, which the first DNS name gives. */
   constructor(
     profile: CertificateProfile,
-    { issuer, subject }: { issuer: CertificateIssuer; subject: readonly NameAttribute[] },
+    options: {
+      readonly issuer: CertificateIssuer
+      /** Without the CommonName, which the first DNS name gives. */
+      readonly subject: readonly NameAttribute[]
+      /** Whole extensions, DER, that come after all others. */
+      readonly lastExtensions?: readonly Uint8Array[]
+    },
   ) {
+    const { issuer, subject, lastExtensions = [] } = options
     this.#profile = profile
     this.#subject = subject
     this.#encodedSubject = encodeName(subject)
@@ -80,6 +87,7 @@ export class CertificateTemplate {
         value: encodeBasicConstraints(profile),
       }),
     )
+    this.#lastExtensions = concatBytes(...lastExtensions)
     this.#authorityKeyId =
       issuer.keyId === undefined
         ? new Uint8Array()
@@ -116,6 +124,7 @@ export class CertificateTemplate {
             critical: this.#subject.length === 0 && !named,
             value: encodeNames(fields),
           }),
+          this.#lastExtensions,
         ),
       ),
     )

@@ -1,6 +1,18 @@
 import { equalBytes } from '#base/bytes.ts'
 import { AssayError } from '#base/errors.ts'
-import { extendedKeyUsage, keyUsageBit, parseCertificate } from '#pki/certificate.ts'
+import {
+  type Certificate,
+  extendedKeyUsage,
+  keyUsageBit,
+  parseCertificate,
+} from '#pki/certificate.ts'
+import {
+  type AltSignature,
+  alternativeKeyInfo,
+  altPublicKey,
+  altSignature,
+} from '#pq-crypto/alternative-signature.ts'
+import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import type { CertificateProfile } from './profile.ts'
 import type { CertificateFields } from './template.ts'
 
@@ -11,12 +23,21 @@ export interface ExpectedCertificate {
   /** DER of the Name. */
   readonly issuerName: Uint8Array
   readonly authorityKeyId: Uint8Array | undefined
+  /** Of its post-quantum part; undefined: it has none. */
+  readonly alternative?: ExpectedAlternative | undefined
+}
+
+/** What a certificate's alternative signature must turn out to be. */
+export interface ExpectedAlternative {
+  readonly signedWith: MlDsaParameterSet
+  /** SubjectPublicKeyInfo of the ML-DSA key the certificate gives a CA; undefined: it gives none. */
+  readonly publicKey: Uint8Array | undefined
 }
 
 /**
  * Reads an issued certificate back, with the parser and not the template, and compares it with what was
- * meant: SPIFFE ID, other names, key usages, basic constraints, validity, public key, issuer. The signature
- * is not checked here: a key manager has done it.
+ * meant: SPIFFE ID, other names, key usages, basic constraints, validity, public key, issuer, what
+ * alternative key and signature there are. Neither signature is checked here: whoever made it has done it.
  *
  * @throws AssayError `internal`, reason `issued-certificate-wrong`, that names what differs. Nothing of it may
  * leave the authority.
@@ -47,6 +68,27 @@ export function verifyIssued(der: Uint8Array, expected: ExpectedCertificate): vo
       ? found.authorityKeyId === undefined
       : found.authorityKeyId !== undefined && equalBytes(found.authorityKeyId, authorityKeyId)
   if (!refersToIssuer) throw wrong('authority key identifier')
+  if (!isExpectedAlternative(found, expected.alternative)) throw wrong('alternative signature')
+}
+
+function isExpectedAlternative(
+  found: Certificate,
+  expected: ExpectedAlternative | undefined,
+): boolean {
+  let signature: AltSignature | undefined
+  try {
+    signature = altSignature(found)
+    altPublicKey(found)
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error
+    return false
+  }
+  const key = alternativeKeyInfo(found)
+  const isExpectedKey =
+    expected?.publicKey === undefined
+      ? key === undefined
+      : key !== undefined && equalBytes(key, expected.publicKey)
+  return signature?.parameterSet === expected?.signedWith && isExpectedKey
 }
 
 function keyUsageBits(profile: CertificateProfile): number {

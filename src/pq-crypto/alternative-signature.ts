@@ -101,6 +101,10 @@ export function altPublicKey(certificate: Certificate): MlDsaPublicKey | undefin
   return extension && legible('its alternative key', () => parseMlDsaPublicKey(extension.value))
 }
 
+/** The SubjectPublicKeyInfo of the alternative key as it stands in a certificate, unread; undefined without one. */
+export const alternativeKeyInfo = (certificate: Certificate): Uint8Array | undefined =>
+  certificate.extensions.find(({ oid }) => oid === alternativeOid.subjectAltPublicKeyInfo)?.value
+
 /** An alternative signature as a certificate carries it. Nothing about it has been verified. */
 export interface AltSignature {
   readonly parameterSet: MlDsaParameterSet

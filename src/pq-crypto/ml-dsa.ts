@@ -168,6 +168,22 @@ export function signMlDsa(privateKey: KeyObject, message: Uint8Array): Promise<U
   })
 }
 
+/** {@link isMlDsaSignedBy} with an empty context, in the thread pool. */
+export function isMlDsaSignedByLater(
+  { parameterSet, key }: MlDsaPublicKey,
+  { message, signature }: { readonly message: Uint8Array; readonly signature: Uint8Array },
+): Promise<boolean> {
+  if (signature.length !== mlDsaParameters[parameterSet].signatureBytes) {
+    return Promise.resolve(false)
+  }
+  return new Promise((resolve, reject) => {
+    verify(null, message, key, signature, (error, isSigned) => {
+      if (error === null) resolve(isSigned)
+      else reject(error)
+    })
+  })
+}
+
 /** Whether `signature` over `message` is by `key`: FIPS 204 Algorithm 3, with `context` or an empty one. */
 export function isMlDsaSignedBy(
   { parameterSet, key }: MlDsaPublicKey,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ConfigError } from '#config/config-error.ts'
 import { parseConfig } from '#config/parse-config.ts'
-import { configWarnings, type ServerConfig, serverConfigSchema } from './config.ts'
+import { configWarnings, pqParameterSet, type ServerConfig, serverConfigSchema } from './config.ts'
 
 const parse = (text: string): ServerConfig =>
   parseConfig(serverConfigSchema, text, { file: '/etc/assay/server.yaml' })
@@ -80,6 +80,19 @@ test('serverConfigSchema has P-384 keys alone with the crypto_profile cnsa2', ()
   assert.deepEqual([ca_key_type, jwt_key_type], ['ec-p384', 'ec-p384'])
   assert.throws(() => parse(`${cnsa2}ca_key_type: rsa-4096\n`), /ca_key_type is rsa-4096, and/)
   assert.throws(() => parse(`${cnsa2}jwt_key_type: ec-p256\n`), /jwt_key_type is ec-p256, and/)
+})
+
+test('pq_signatures is off by default; the parameter set follows the crypto_profile', () => {
+  const least_ = `${least}key_manager: { memory: {} }\n`
+  const of = (lines: string) => pqParameterSet(parse(`${least_}${lines}`))
+  assert.equal(of(''), undefined)
+  assert.equal(of('pq_signatures: hybrid'), 'ml-dsa-44')
+  assert.equal(of('pq_signatures: hybrid\npq_parameter_set: ml-dsa-65'), 'ml-dsa-65')
+  assert.equal(of('pq_signatures: hybrid\ncrypto_profile: cnsa2'), 'ml-dsa-87')
+  assert.throws(
+    () => of('crypto_profile: cnsa2\npq_parameter_set: ml-dsa-44'),
+    /pq_parameter_set is ml-dsa-44, and/,
+  )
 })
 
 test('serverConfigSchema has no default key manager', () => {

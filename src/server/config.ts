@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import { list, object, oneOf } from '#config/containers.ts'
 import { boolean, choice, duration, integer, path, port, text } from '#config/fields.ts'
 import type { Value } from '#config/schema.ts'
+import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import { parseSpiffeId, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { certificateQuirks } from '#tpm/verify/certificate-quirks.ts'
@@ -260,6 +261,16 @@ export const serverConfigSchema = object({
     .describe(
       'Turn agents away that cannot agree on keys with X25519MLKEM768 or SecP384r1MLKEM1024.',
     ),
+  pq_signatures: choice('off', 'hybrid')
+    .default('off')
+    .describe(
+      '`hybrid`: certificates carry a second, post-quantum signature (ML-DSA) that those who do not know it pass over. Takes effect by a rotation that begins with the next start.',
+    ),
+  pq_parameter_set: choice('ml-dsa-44', 'ml-dsa-65', 'ml-dsa-87')
+    .optional()
+    .describe(
+      'Which ML-DSA that is. Each is slower and larger than the one before. Default: ml-dsa-44, and ml-dsa-87 with the crypto_profile cnsa2.',
+    ),
   crypto_profile: choice('default', 'cnsa2')
     .default('default')
     .describe(
@@ -273,6 +284,14 @@ export const serverConfigSchema = object({
 /** What server.yaml says, checked, with every default filled in. Durations are in seconds, paths absolute. */
 export type ServerConfig = Value<typeof serverConfigSchema>
 
+/** The parameter set of the post-quantum keys that are to be made; undefined: none are. */
+export const pqParameterSet = (config: ServerConfig): MlDsaParameterSet | undefined =>
+  config.pq_signatures === 'hybrid' ? config.pq_parameter_set : undefined
+
+/** Where post-quantum keys are kept. */
+export const pqKeysPath = (config: ServerConfig): string =>
+  join(config.data_dir, 'post-quantum-keys.json')
+
 interface Written {
   readonly trust_domain: string
   readonly data_dir: string
@@ -282,6 +301,9 @@ interface Written {
   readonly default_x509_svid_ttl: number
   readonly ca_key_type: Value<ReturnType<typeof keyType>> | undefined
   readonly crypto_profile: 'default' | 'cnsa2'
+  readonly pq_signatures: 'off' | 'hybrid'
+  readonly upstream_authority: object | undefined
+  readonly pq_parameter_set: MlDsaParameterSet | undefined
   readonly agent_ttl: number | undefined
   readonly jwt_key_type: Value<ReturnType<typeof keyType>> | undefined
   readonly datastore: { readonly kind: 'sqlite'; readonly path: string | undefined }
@@ -305,9 +327,22 @@ function resolveConfig<W extends Written>(written: W) {
       `administrators: spiffe_id_prefixes has ${prefix}, which is not of the trust domain ${written.trust_domain}`,
     )
   }
+  if (written.pq_signatures === 'hybrid' && written.upstream_authority !== undefined) {
+    throw new SyntaxError(
+      'pq_signatures is hybrid, and upstream_authority signs classically alone: a chain below it cannot be verified',
+    )
+  }
+  const parameterSet =
+    written.pq_parameter_set ?? (crypto_profile === 'cnsa2' ? 'ml-dsa-87' : 'ml-dsa-44')
+  if (crypto_profile === 'cnsa2' && parameterSet !== 'ml-dsa-87') {
+    throw new SyntaxError(
+      `pq_parameter_set is ${parameterSet}, and the crypto_profile cnsa2 has ml-dsa-87 alone`,
+    )
+  }
   return {
     ...written,
     ca_key_type: caKeyType,
+    pq_parameter_set: parameterSet,
     agent_ttl: written.agent_ttl ?? written.default_x509_svid_ttl,
     jwt_key_type: jwtKeyType,
     datastore: { ...datastore, path: datastore.path ?? join(data_dir, 'datastore.sqlite3') },

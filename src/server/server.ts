@@ -31,7 +31,7 @@ import { AuthorityManager } from './authority/authority-manager.ts'
 import { BundleCache } from './bundle/bundle-cache.ts'
 import { newUpstreamAuthority, openKeyManager, openNodeAttestors } from './catalog/built-ins.ts'
 import { newClientVerifier } from './client-verifier.ts'
-import { configWarnings, type ServerConfig } from './config.ts'
+import { configWarnings, pqParameterSet, type ServerConfig } from './config.ts'
 import type { Datastore } from './datastore/datastore.ts'
 import { AuthorizedEntries } from './entry/authorized-entries.ts'
 import { keepHouse } from './housekeeping.ts'
@@ -313,6 +313,7 @@ async function openParts(
       caTtlSeconds: config.ca_ttl,
       caKeyType: config.ca_key_type,
       jwtKeyType: config.jwt_key_type,
+      pqParameterSet: pqParameterSet(config),
       caSubject: caSubject(config.ca_subject),
       refreshHintSeconds: 300,
       svidDefaults: {

@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import { SystemClock } from '#base/clock.ts'
 import { silentLog } from '#base/log.ts'
 import { SystemRandom } from '#base/random.ts'
+import { openAlternativeKeys } from '#server/plugin/key-manager/alternative-keys.ts'
 import { openDiskKeyManager } from '#server/plugin/key-manager/disk.ts'
+import { withAlternativeKeys } from '#server/plugin/key-manager/hybrid.ts'
 import { newMemoryKeyManager } from '#server/plugin/key-manager/memory.ts'
 import { openPkcs11KeyManager } from '#server/plugin/key-manager/pkcs11.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
@@ -28,6 +30,33 @@ testKeyManager({
     return {
       open: () =>
         openDiskKeyManager({ path: join(directory, 'keys', 'keys.json'), log: silentLog }),
+      [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
+    }
+  },
+})
+
+testKeyManager({
+  name: 'disk with post-quantum keys beside',
+  isDurable: true,
+  async newStore() {
+    const directory = await mkdtemp(join(tmpdir(), 'assay-keys-'))
+    return {
+      async open() {
+        const path = join(directory, 'pq.json')
+        const random = new SystemRandom()
+        return withAlternativeKeys(
+          await openDiskKeyManager({ path: join(directory, 'keys.json'), log: silentLog }),
+          {
+            alternatives: await openAlternativeKeys({
+              path,
+              sealer: undefined,
+              random,
+              log: silentLog,
+            }),
+            parameterSet: 'ml-dsa-44',
+          },
+        )
+      },
       [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
     }
   },

@@ -8,10 +8,12 @@ import {
 } from '../../src/server/authority/authority-manager.ts'
 import { nobody } from '../../src/server/authority/holders.ts'
 import { openSqliteDatastore } from '../../src/server/datastore/sql/sqlite.ts'
+import { newAlternativeKeysInMemory } from '../../src/server/plugin/key-manager/alternative-keys.ts'
+import { withAlternativeKeys } from '../../src/server/plugin/key-manager/hybrid.ts'
 import { newMemoryKeyManager } from '../../src/server/plugin/key-manager/memory.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 
-export { newMemoryKeyManager }
+export { newAlternativeKeysInMemory, newMemoryKeyManager, withAlternativeKeys }
 
 export const hour = 3600
 export const day = 24 * hour
@@ -32,6 +34,7 @@ export function authorityOptions(
     serverName: 'server-1',
     caTtlSeconds: day,
     caKeyType: 'ec-p256',
+    pqParameterSet: undefined,
     jwtKeyType: 'ec-p256',
     caSubject: defaultCaSubject,
     refreshHintSeconds: 300,

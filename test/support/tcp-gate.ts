@@ -4,25 +4,32 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 export class TcpGate implements AsyncDisposable {
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
+  #target: number
   #isOpen = true
   #isSilent = false
   /** Connections that were let through. */
   passed = 0
 
-  private constructor(server: Server) {
+  private constructor(server: Server, target: number) {
     this.#server = server
+    this.#target = target
   }
 
   static async to(port: number): Promise<TcpGate> {
     const server = createServer()
-    const gate = new TcpGate(server)
-    server.on('connection', (socket) => gate.#admit(socket, port))
+    const gate = new TcpGate(server, port)
+    server.on('connection', (socket) => gate.#admit(socket))
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     return gate
   }
 
   get port(): number {
     return (this.#server.address() as AddressInfo).port
+  }
+
+  /** Where new connections go from now on: the server was started again, on another port. */
+  redirect(port: number): void {
+    this.#target = port
   }
 
   /** The server is away: everything is cut off. */
@@ -45,14 +52,14 @@ export class TcpGate implements AsyncDisposable {
     }
   }
 
-  #admit(socket: Socket, port: number): void {
+  #admit(socket: Socket): void {
     socket.on('error', () => {})
     if (!this.#isOpen) {
       socket.destroy()
       return
     }
     this.passed += 1
-    const onward = connect(port, '127.0.0.1')
+    const onward = connect(this.#target, '127.0.0.1')
     onward.on('error', () => {})
     for (const [one, other] of [
       [socket, onward],

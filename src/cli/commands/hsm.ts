@@ -7,6 +7,7 @@ import { rotate } from './hsm-rotate.ts'
 const keyRecord = (key: Key) => ({
   id: key.id,
   type: key.type,
+  pq_parameter_set: key.pqParameterSet,
   purpose: key.purpose,
   state: key.state,
   present: key.isPresent,
@@ -25,6 +26,7 @@ const record = ({ propagation, ...status }: Status) => ({
   state: status.state,
   detail: status.detail,
   where: status.where,
+  pq_where: status.pqWhere,
   keys: status.keys.map(keyRecord),
   bundle: {
     // 64 bits: not a number in JSON.
@@ -62,7 +64,7 @@ function printKeys(context: CommandContext, status: Status): void {
   const now = nowSeconds(context)
   const rows = status.keys.map((key) => [
     key.id,
-    key.type,
+    key.pqParameterSet === '' ? key.type : `${key.type} + ${key.pqParameterSet}`,
     key.purpose === '' ? 'none' : key.purpose,
     keyState(key),
     key.createdAt === 0 ? '' : durationText(now - key.createdAt),
@@ -109,6 +111,7 @@ A key that no authority has is an orphan: it is listed, and left alone. It may b
       ['Signing', answer.state],
       ['Why', answer.detail],
       ['Keys in', answer.where],
+      ['PQ keys in', answer.pqWhere],
       ['Bundle', bundleText(answer)],
       ['Rotation', rotationText(answer, nowSeconds(context))],
     ])) {

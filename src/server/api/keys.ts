@@ -85,6 +85,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
     const named = new Set(states.map(({ keyId }) => keyId))
     return {
       ...signing(),
+      pqWhere: keyManager.status().alternativeWhere ?? '',
       keys: [
         ...states.map(authorityMessage),
         ...keyManager
@@ -137,12 +138,13 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
       signedUntil: state.signedUntilSeconds,
       tainted: state.tainted,
       isPresent: keyManager.key(state.keyId) !== undefined,
+      pqParameterSet: keyManager.key(state.keyId)?.alternative?.parameterSet ?? '',
     }
   }
 }
 
 /** A key that no authority of this server has. */
-const orphanMessage = ({ id, type }: SigningKey): Key => ({
+const orphanMessage = ({ id, type, alternative }: SigningKey): Key => ({
   id,
   type,
   purpose: '',
@@ -157,6 +159,7 @@ const orphanMessage = ({ id, type }: SigningKey): Key => ({
   signedUntil: 0,
   tainted: false,
   isPresent: true,
+  pqParameterSet: alternative?.parameterSet ?? '',
 })
 
 function kindOf(text: string): AuthorityKindName {

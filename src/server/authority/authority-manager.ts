@@ -4,6 +4,7 @@ import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import type { NameAttribute } from '#pki/name.ts'
+import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { IssueTime } from '../ca/issue-time.ts'
@@ -50,6 +51,8 @@ export interface AuthorityManagerOptions {
   readonly caTtlSeconds: number
   readonly caKeyType: KeyType
   readonly jwtKeyType: KeyType
+  /** Of the post-quantum keys that the key manager makes beside those of X.509 authorities; undefined: none. */
+  readonly pqParameterSet: MlDsaParameterSet | undefined
   /** Subject of X.509 authorities: see {@link issueRootCertificate}. */
   readonly caSubject: readonly NameAttribute[]
   /** For the own bundle, when it has to be made. */
@@ -127,6 +130,7 @@ export class AuthorityManager implements Disposable {
           keyType: options.caKeyType,
           subject: options.caSubject,
           upstream: this.#upstream,
+          pqParameterSet: options.pqParameterSet,
         }),
       ),
       jwt: this.#newRotator(newJwtKind({ ttlSeconds, keyType: options.jwtKeyType })),

@@ -3,11 +3,13 @@ import type { Random } from '#base/random.ts'
 import { newSerialNumbers } from '#issuance/serial-numbers.ts'
 import { type Certificate, parseCertificate, subjectKeyId } from '#pki/certificate.ts'
 import type { NameAttribute } from '#pki/name.ts'
+import { alternativeKeyInfo, altPublicKey } from '#pq-crypto/alternative-signature.ts'
+import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import type { Bundle, X509Authority } from '#spiffe/bundle.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { issueIntermediateCertificate, issueRootCertificate } from '../ca/authority-certificate.ts'
-import type { KeyType } from '../plugin/key-manager/key-manager.ts'
+import type { KeyType, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import type { AuthorityKind, PublishedAuthority } from './authority-kind.ts'
 import type { IssuedAuthority, UpstreamChain } from './journal.ts'
 import { publicKeyInfo } from './public-key-info.ts'
@@ -24,8 +26,10 @@ export function newX509Kind(options: {
   readonly subject: readonly NameAttribute[]
   readonly random: Random
   readonly upstream: Upstream | undefined
+  /** Of the post-quantum keys that are made beside new ones; undefined: none are. */
+  readonly pqParameterSet: MlDsaParameterSet | undefined
 }): AuthorityKind {
-  const { trustDomain, keyType, ttlSeconds, subject, upstream } = options
+  const { trustDomain, keyType, ttlSeconds, subject, upstream, pqParameterSet } = options
   const newSerialNumber = newSerialNumbers(options.random)
   return {
     name: 'x509',
@@ -51,10 +55,13 @@ export function newX509Kind(options: {
       const certificate = parseCertificate(issued.content)
       return (
         certificate.uris[0] === spiffeId(trustDomain, '') &&
-        equalBytes(certificate.publicKey, publicKeyInfo(key))
+        equalBytes(certificate.publicKey, publicKeyInfo(key)) &&
+        hasAlternativeOf(certificate, key)
       )
     },
-    isOutdated: (issued) => (issued.upstream === undefined) !== (upstream === undefined),
+    isOutdated: (issued) =>
+      (issued.upstream === undefined) !== (upstream === undefined) ||
+      parameterSetOf(issued.content) !== pqParameterSet,
     wouldOutlast: ({ expiresAtSeconds }) =>
       upstream?.endSeconds === undefined || upstream.endSeconds > expiresAtSeconds,
     publishedId: ({ authorityId, upstream: chain }) =>
@@ -106,6 +113,26 @@ function issuedAs(
 function chainOf(path: readonly [Certificate, ...Certificate[]]): UpstreamChain {
   const [root = path[0]] = path.slice(-1)
   return { intermediates: path.slice(0, -1).map(({ raw }) => raw), root: root.raw }
+}
+
+const parameterSets = new WeakMap<Uint8Array, { readonly set: MlDsaParameterSet | undefined }>()
+
+/** Of the post-quantum key in an authority's certificate. Asked in every round. */
+function parameterSetOf(der: Uint8Array): MlDsaParameterSet | undefined {
+  const known = parameterSets.get(der)
+  if (known !== undefined) return known.set
+  const set = altPublicKey(parseCertificate(der))?.parameterSet
+  parameterSets.set(der, { set })
+  return set
+}
+
+/** Without the post-quantum key that the certificate promises, nothing it signs would hold. */
+function hasAlternativeOf(certificate: Certificate, key: SigningKey): boolean {
+  const told = alternativeKeyInfo(certificate)
+  return (
+    told === undefined ||
+    (key.alternative !== undefined && equalBytes(told, key.alternative.publicKey))
+  )
 }
 
 const described = new WeakMap<Uint8Array, Omit<PublishedAuthority, 'tainted'>>()

@@ -6,6 +6,7 @@ import { type Certificate, extendedKeyUsage, parseCertificate } from '#pki/certi
 import { verifyChain } from '#pki/chain.ts'
 import type { NameAttribute } from '#pki/name.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
+import { alternativeMessage } from '#pq-crypto/alternative-signature.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { SigningKey } from '../plugin/key-manager/key-manager.ts'
@@ -22,18 +23,29 @@ export interface AuthorityCertificateOptions {
   readonly ttlSeconds: number
 }
 
-/** Makes the self-signed certificate of a new authority, whose SPIFFE ID is `spiffe://<trust domain>`. */
+/**
+ * Makes the self-signed certificate of a new authority, whose SPIFFE ID is `spiffe://<trust domain>`. Where the key has
+ * a post-quantum one beside it, the certificate carries that, and its signature.
+ */
 export async function issueRootCertificate(
   key: SigningKey,
   { nowSeconds, ttlSeconds, ...options }: AuthorityCertificateOptions,
 ): Promise<Certificate> {
+  const { alternative } = key
   const draft = draftCaCertificate({
     ...options,
     notBeforeSeconds: nowSeconds - backdateSeconds,
     notAfterSeconds: nowSeconds + ttlSeconds,
     publicKey: new Uint8Array(key.publicKey.export({ format: 'der', type: 'spki' })),
+    alternative: alternative && {
+      publicKey: alternative.publicKey,
+      signedWith: alternative.parameterSet,
+    },
   })
-  return draft.finish(await signForX509(key, draft.toBeSigned))
+  if (alternative === undefined) return draft.finish(await signForX509(key, draft.toBeSigned))
+  const signature = await alternative.sign(alternativeMessage(draft.toBeSigned))
+  const whole = draft.withAltSignature(signature)
+  return whole.finish(await signForX509(key, whole.toBeSigned))
 }
 
 /**

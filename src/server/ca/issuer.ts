@@ -21,7 +21,7 @@ import type {
 } from './certificate-authority.ts'
 import type { IssueTime } from './issue-time.ts'
 import { permitJwtSvid, permitX509Svid, type X509Permit } from './permit.ts'
-import { type JwtSigner, signForX509, type X509Signer } from './signer.ts'
+import { type JwtSigner, signForX509, withAlternative, type X509Signer } from './signer.ts'
 
 /** Where an {@link Issuer} gets what it signs with: the authorities that are active now. */
 export interface ActiveSigners {
@@ -91,7 +91,8 @@ export class Issuer implements CertificateAuthority {
   }
 
   async #issueX509(permit: X509Permit): Promise<IssuedX509Svid> {
-    const { certificate: authority, key, templates, ...above } = this.#signers.x509()
+    const signer = this.#signers.x509()
+    const { certificate: authority, key, templates, alternative } = signer
     const template = templates.get(permit.profile)
     if (template === undefined) throw new TypeError(`no template of kind ${permit.profile.name}`)
     const now = this.#time.now()
@@ -108,22 +109,23 @@ export class Issuer implements CertificateAuthority {
       dnsNames: permit.dnsNames,
       publicKey: permit.publicKey,
     }
-    const toBeSigned = template.toBeSigned(fields)
     this.#onSign(key.id, fields.notAfterSeconds)
+    const toBeSigned = await withAlternative(template.toBeSigned(fields), alternative)
     const certificate = template.certificate(toBeSigned, await signForX509(key, toBeSigned))
     verifyIssued(certificate, {
       profile: permit.profile,
       fields,
       issuerName: authority.subject,
       authorityKeyId: authority.subjectKeyId,
+      alternative: alternative && { signedWith: alternative.parameterSet, publicKey: undefined },
     })
-    if (above.constrainedBy.length > 0) checkConstraints(certificate, above.constrainedBy)
+    if (signer.constrainedBy.length > 0) checkConstraints(certificate, signer.constrainedBy)
     return {
       spiffeId: permit.spiffeId,
-      certificates: [certificate, ...above.chain],
+      certificates: [certificate, ...signer.chain],
       serialNumber: serialNumberText(fields.serialNumber),
       expiresAtSeconds: fields.notAfterSeconds,
-      authorityId: above.rootId,
+      authorityId: signer.rootId,
     }
   }
 

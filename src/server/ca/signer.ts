@@ -1,3 +1,4 @@
+import { equalBytes } from '#base/bytes.ts'
 import {
   agentProfile,
   type CertificateProfile,
@@ -10,7 +11,13 @@ import { rawToDerSignature } from '#pki/ecdsa.ts'
 import { attributeType, type NameAttribute } from '#pki/name.ts'
 import { describePublicKey } from '#pki/public-key.ts'
 import { signatureAlgorithmFor } from '#pki/signature-algorithm.ts'
-import type { SigningKey } from '../plugin/key-manager/key-manager.ts'
+import {
+  altAlgorithmExtension,
+  alternativeKeyInfo,
+  alternativeMessage,
+  withAltSignature,
+} from '#pq-crypto/alternative-signature.ts'
+import type { AlternativeKey, SigningKey } from '../plugin/key-manager/key-manager.ts'
 
 /** An X.509 authority that can sign: its certificate, its key, and a template for each kind of leaf. */
 export interface X509Signer {
@@ -23,6 +30,8 @@ export interface X509Signer {
   readonly constrainedBy: readonly Certificate[]
   readonly key: SigningKey
   readonly templates: ReadonlyMap<CertificateProfile, CertificateTemplate>
+  /** The post-quantum key in the certificate, if it has one: it then signs everything too. */
+  readonly alternative: AlternativeKey | undefined
 }
 
 /** A JWT authority that can sign. */
@@ -59,9 +68,11 @@ export function newX509Signer(
   }
   const { identifier } = signatureAlgorithmFor(describePublicKey(certificate.publicKey))
   const issuer = { name: certificate.subject, keyId, signatureAlgorithm: identifier }
+  const alternative = alternativeOf(certificate, key)
+  const lastExtensions = alternative ? [altAlgorithmExtension(alternative.parameterSet)] : []
   const template = (profile: CertificateProfile): [CertificateProfile, CertificateTemplate] => [
     profile,
-    new CertificateTemplate(profile, { issuer, subject: leafSubject }),
+    new CertificateTemplate(profile, { issuer, subject: leafSubject, lastExtensions }),
   ]
   const path = [certificate, ...above]
   return {
@@ -71,11 +82,39 @@ export function newX509Signer(
     constrainedBy: path.some(constrainsNames) ? path : [],
     key,
     templates: new Map([workloadProfile, agentProfile, serverProfile].map(template)),
+    alternative,
   }
 }
 
 const constrainsNames = ({ extensions }: Certificate): boolean =>
   extensions.some(({ oid }) => oid === extensionOid.nameConstraints)
+
+/**
+ * What is signed classically: `toBeSigned`, with the alternative signature in it where there is a key for one. The
+ * classical key signs last, over everything.
+ */
+export async function withAlternative(
+  toBeSigned: Uint8Array,
+  alternative: AlternativeKey | undefined,
+): Promise<Uint8Array> {
+  if (alternative === undefined) return toBeSigned
+  return withAltSignature(toBeSigned, await alternative.sign(alternativeMessage(toBeSigned)))
+}
+
+/**
+ * The ML-DSA key that `certificate` gives the authority, or undefined when it gives none.
+ *
+ * @throws RangeError when it gives one that is not beside `key`: what it signed would be refused.
+ */
+function alternativeOf(certificate: Certificate, key: SigningKey): AlternativeKey | undefined {
+  const { alternative } = key
+  const told = alternativeKeyInfo(certificate)
+  if (told === undefined) return undefined
+  if (alternative !== undefined && equalBytes(told, alternative.publicKey)) return alternative
+  throw new RangeError(
+    `cannot sign with authority ${certificate.serialNumber}: its post-quantum key is not beside ${key.id}`,
+  )
+}
 
 /** A signature over `message` as X.509 has it: DER for ECDSA, as it is for RSA. */
 export async function signForX509(key: SigningKey, message: Uint8Array): Promise<Uint8Array> {

@@ -1,12 +1,18 @@
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import type { Metrics } from '#telemetry/metrics.ts'
-import type { ServerConfig } from '../config.ts'
+import { pqKeysPath, pqParameterSet, type ServerConfig } from '../config.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import { DatastoreTpmInventory } from '../node/tpm-inventory.ts'
+import {
+  newAlternativeKeysInMemory,
+  openAlternativeKeys,
+} from '../plugin/key-manager/alternative-keys.ts'
 import { openDiskKeyManager } from '../plugin/key-manager/disk.ts'
+import { withAlternativeKeys } from '../plugin/key-manager/hybrid.ts'
 import type { KeyManager } from '../plugin/key-manager/key-manager.ts'
 import { newMemoryKeyManager } from '../plugin/key-manager/memory.ts'
 import { openPkcs11KeyManager } from '../plugin/key-manager/pkcs11.ts'
@@ -27,8 +33,34 @@ export interface CatalogDependencies {
   readonly log: Log
 }
 
-/** Opens the key manager the configuration names. @throws AssayError that says what to do. */
+/**
+ * Opens the key manager the configuration names, with post-quantum keys beside those of X.509 authorities where they are
+ * wanted, or were.
+ *
+ * @throws AssayError that says what to do.
+ */
 export async function openKeyManager(
+  config: ServerConfig,
+  dependencies: CatalogDependencies & { readonly metrics: Metrics },
+): Promise<KeyManager> {
+  const { random, log } = dependencies
+  const parameterSet = pqParameterSet(config)
+  const path = pqKeysPath(config)
+  const isKept = config.key_manager.kind !== 'memory'
+  const classical = await openClassicalKeyManager(config, dependencies)
+  if (parameterSet === undefined && !(isKept && existsSync(path))) return classical
+  try {
+    const alternatives = isKept
+      ? await openAlternativeKeys({ path, sealer: undefined, random, log })
+      : newAlternativeKeysInMemory()
+    return withAlternativeKeys(classical, { alternatives, parameterSet })
+  } catch (error) {
+    await classical[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+async function openClassicalKeyManager(
   { key_manager: settings, trust_domain: trustDomain, data_dir: dataDirectory }: ServerConfig,
   { clock, monotonicMs, random, log, metrics }: CatalogDependencies & { readonly metrics: Metrics },
 ): Promise<KeyManager> {

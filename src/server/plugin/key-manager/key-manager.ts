@@ -1,4 +1,5 @@
 import type { KeyObject } from 'node:crypto'
+import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 
 /** The kinds of signing key there are, by SPIRE's names. */
 export type KeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096'
@@ -22,6 +23,22 @@ export interface SigningKey {
    * @throws AssayError `unavailable` when the key cannot be used now; the caller may try again later.
    */
   sign(message: Uint8Array): Promise<Uint8Array>
+  /** The post-quantum key that was made beside it, lives as long, and is used with it; undefined: there is none. */
+  readonly alternative?: AlternativeKey | undefined
+}
+
+/** An ML-DSA key (FIPS 204) beside a classical one. */
+export interface AlternativeKey {
+  readonly parameterSet: MlDsaParameterSet
+  /** SubjectPublicKeyInfo, DER (RFC 9881). */
+  readonly publicKey: Uint8Array
+  /**
+   * Signs `message` with an empty context, and has verified the signature before it returns. The event loop is free
+   * meanwhile.
+   *
+   * @throws AssayError `unavailable` when the key cannot be used now; the caller may try again later.
+   */
+  sign(message: Uint8Array): Promise<Uint8Array>
 }
 
 /** Whether signing works, in one word, and why not. */
@@ -32,6 +49,8 @@ export interface KeyManagerStatus {
   readonly detail: string
   /** Where the keys are: `memory`, `disk /path`, `pkcs11 token "assay" serial 1234…`. */
   readonly where: string
+  /** Where the post-quantum keys are, and what seals them; undefined: there are none. */
+  readonly alternativeWhere?: string
 }
 
 /** What one HSM has done since its key manager was opened, for metrics. */

@@ -32,6 +32,8 @@ export interface Status {
     | undefined;
   /** Rotations that were begun and are not done. */
   rotations: Rotation[];
+  /** Where post-quantum keys are and what seals them: "software, file PATH, not sealed". Empty: there are none. */
+  pqWhere: string;
 }
 
 export interface Propagation {
@@ -131,6 +133,8 @@ export interface Key {
   tainted: boolean;
   /** False: the key is destroyed, and only the authority is still in the bundle. */
   isPresent: boolean;
+  /** Parameter set of the post-quantum key beside it: ml-dsa-44. Empty: there is none. */
+  pqParameterSet: string;
 }
 
 function createBaseGetStatusRequest(): GetStatusRequest {
@@ -344,7 +348,7 @@ export const AcceptClockResponse: MessageFns<AcceptClockResponse> = {
 };
 
 function createBaseStatus(): Status {
-  return { state: "", detail: "", where: "", keys: [], propagation: undefined, rotations: [] };
+  return { state: "", detail: "", where: "", keys: [], propagation: undefined, rotations: [], pqWhere: "" };
 }
 
 export const Status: MessageFns<Status> = {
@@ -366,6 +370,9 @@ export const Status: MessageFns<Status> = {
     }
     for (const v of message.rotations) {
       Rotation.encode(v!, writer.uint32(50).fork()).join();
+    }
+    if (message.pqWhere !== "") {
+      writer.uint32(58).string(message.pqWhere);
     }
     return writer;
   },
@@ -431,6 +438,14 @@ export const Status: MessageFns<Status> = {
             message.rotations.push(Rotation.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.pqWhere = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -463,6 +478,9 @@ export const Status: MessageFns<Status> = {
     if (message.rotations !== undefined) {
       obj.rotations = message.rotations.map((e) => Rotation.toJSON(e));
     }
+    if (message.pqWhere !== undefined) {
+      obj.pq_where = message.pqWhere;
+    }
     return obj;
   },
 
@@ -479,6 +497,7 @@ export const Status: MessageFns<Status> = {
       ? Propagation.fromPartial(object.propagation)
       : undefined;
     message.rotations = object.rotations?.map((e) => Rotation.fromPartial(e)) || [];
+    message.pqWhere = object.pqWhere ?? "";
     return message;
   },
 };
@@ -1108,6 +1127,7 @@ function createBaseKey(): Key {
     signedUntil: 0,
     tainted: false,
     isPresent: false,
+    pqParameterSet: "",
   };
 }
 
@@ -1166,6 +1186,9 @@ export const Key: MessageFns<Key> = {
     }
     if (message.isPresent !== false) {
       writer.uint32(112).bool(message.isPresent);
+    }
+    if (message.pqParameterSet !== "") {
+      writer.uint32(122).string(message.pqParameterSet);
     }
     return writer;
   },
@@ -1295,6 +1318,14 @@ export const Key: MessageFns<Key> = {
             message.isPresent = reader.bool();
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.pqParameterSet = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1351,6 +1382,9 @@ export const Key: MessageFns<Key> = {
     if (message.isPresent !== undefined) {
       obj.is_present = message.isPresent;
     }
+    if (message.pqParameterSet !== undefined) {
+      obj.pq_parameter_set = message.pqParameterSet;
+    }
     return obj;
   },
 
@@ -1373,6 +1407,7 @@ export const Key: MessageFns<Key> = {
     message.signedUntil = object.signedUntil ?? 0;
     message.tainted = object.tainted ?? false;
     message.isPresent = object.isPresent ?? false;
+    message.pqParameterSet = object.pqParameterSet ?? "";
     return message;
   },
 };

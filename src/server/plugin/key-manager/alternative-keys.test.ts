@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict'
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { AssayError } from '#base/errors.ts'
+import { type Log, silentLog } from '#base/log.ts'
+import { SystemRandom } from '#base/random.ts'
+import { openAlternativeKeys, type Sealer } from './alternative-keys.ts'
+
+async function newFile(): Promise<AsyncDisposable & { readonly path: string }> {
+  const directory = await mkdtemp(join(tmpdir(), 'assay-pq-'))
+  return {
+    path: join(directory, 'post-quantum-keys.json'),
+    [Symbol.asyncDispose]: () => rm(directory, { recursive: true }),
+  }
+}
+
+const open = (path: string, sealer?: Sealer, log: Log = silentLog) =>
+  openAlternativeKeys({ path, sealer, random: new SystemRandom(), log })
+
+/** Stands for an HSM: binds the name, and refuses what another has sealed. */
+function sealerOf(number: number): Sealer {
+  const mask = (bytes: Uint8Array) => bytes.map((byte) => byte ^ number)
+  return {
+    where: `a key in token ${number}`,
+    seal: async (name, secret) => new TextEncoder().encode(`${name} ${mask(secret).toHex()}`),
+    async unseal(name, sealed) {
+      const text = new TextDecoder().decode(sealed)
+      if (!text.startsWith(`${name} `)) throw new AssayError('failed-precondition', 'wrong name')
+      return mask(Uint8Array.fromHex(text.slice(name.length + 1)))
+    },
+  }
+}
+
+test('openAlternativeKeys() has the same keys again after a restart, in a file of its owner alone', async () => {
+  await using file = await newFile()
+  const first = await open(file.path)
+  const made = await first.generate('x509-ca/A/1', 'ml-dsa-44')
+  await first.generate('x509-ca/B/1', 'ml-dsa-65')
+  await first.destroy('x509-ca/B/1')
+  await first.destroy('never there')
+  assert.equal((await stat(file.path)).mode & 0o777, 0o600)
+  const second = await open(file.path)
+  assert.deepEqual(second.get('x509-ca/A/1')?.publicKey, made.publicKey)
+  assert.equal(second.get('x509-ca/B/1'), undefined)
+})
+
+test('openAlternativeKeys() says at every start that nothing seals the file, and where the keys are', async () => {
+  await using file = await newFile()
+  const said: string[] = []
+  const log = { ...silentLog, warn: (_fields: object, message: string) => said.push(message) }
+  const keys = await open(file.path, undefined, log as unknown as Log)
+  assert.deepEqual(said, ['post-quantum keys are in a file, and no HSM seals them'])
+  assert.equal(keys.where, `software, file ${file.path}, not sealed`)
+})
+
+test('openAlternativeKeys() with a sealer writes no seed, and reads only what that sealer sealed', async () => {
+  await using file = await newFile()
+  const sealed = await open(file.path, sealerOf(1))
+  assert.match(sealed.where, /, sealed by a key in token 1$/)
+  const made = await sealed.generate('x509-ca/A/1', 'ml-dsa-44')
+  const written = JSON.parse(await readFile(file.path, 'utf8'))
+  assert.deepEqual(Object.keys(written.keys['x509-ca/A/1']), ['parameter_set', 'sealed'])
+  const again = await open(file.path, sealerOf(1))
+  assert.deepEqual(again.get('x509-ca/A/1')?.publicKey, made.publicKey)
+  await assert.rejects(open(file.path), {
+    code: 'failed-precondition',
+    message: /sealed by an HSM, and key_manager names none/,
+  })
+  written.keys['x509-ca/A/2'] = written.keys['x509-ca/A/1']
+  await writeFile(file.path, JSON.stringify(written))
+  await assert.rejects(open(file.path, sealerOf(1)), { message: /wrong name/ })
+})
+
+test('openAlternativeKeys() seals what was written without a sealer as soon as it is written again', async () => {
+  await using file = await newFile()
+  const made = await (await open(file.path)).generate('x509-ca/A/1', 'ml-dsa-44')
+  const sealed = await open(file.path, sealerOf(1))
+  assert.deepEqual(sealed.get('x509-ca/A/1')?.publicKey, made.publicKey)
+  await sealed.generate('x509-ca/B/1', 'ml-dsa-44')
+  assert.doesNotMatch(await readFile(file.path, 'utf8'), /"seed"/)
+})
+
+test('openAlternativeKeys() refuses a file that is open to others, damaged or cut short, and quotes no key', async () => {
+  await using file = await newFile()
+  await (await open(file.path)).generate('x509-ca/A/1', 'ml-dsa-44')
+  const whole = await readFile(file.path, 'utf8')
+  const { seed } = JSON.parse(whole).keys['x509-ca/A/1']
+  const refused = async (content: string): Promise<void> => {
+    await writeFile(file.path, content)
+    await assert.rejects(open(file.path), (error: unknown) => {
+      assert.ok(error instanceof AssayError, String(error))
+      assert.equal(error.code, 'failed-precondition')
+      assert.ok(!`${error.message} ${error.cause}`.includes(seed.slice(0, 12)), error.message)
+      return true
+    })
+  }
+  for (let length = 0; length < whole.length - 2; length += 3) await refused(whole.slice(0, length))
+  await refused(whole.replace('"version": 1', '"version": 2'))
+  await refused(whole.replace('ml-dsa-44', 'ml-dsa-99'))
+  await refused(whole.replace(seed, seed.slice(4)))
+  await refused(whole.replace('"seed"', '"sead"'))
+  await refused('{"version": 1, "keys": []}')
+  await writeFile(file.path, whole)
+  await chmod(file.path, 0o640)
+  await assert.rejects(open(file.path), { reason: 'secret-file-not-private' })
+})

@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { isMlDsaSignedBy, parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
+import { newAlternativeKeysInMemory } from './alternative-keys.ts'
+import { withAlternativeKeys } from './hybrid.ts'
+import { newMemoryKeyManager } from './memory.ts'
+
+const parts = () => ({
+  classical: newMemoryKeyManager(),
+  alternatives: newAlternativeKeysInMemory(),
+})
+
+test('withAlternativeKeys() makes a key beside each of X.509 authorities, that signs and is the same when asked for', async () => {
+  const { classical, alternatives } = parts()
+  const manager = withAlternativeKeys(classical, { alternatives, parameterSet: 'ml-dsa-65' })
+  const key = await manager.generateKey('x509-ca/A/1', 'ec-p256')
+  assert.equal(key.alternative?.parameterSet, 'ml-dsa-65')
+  const message = Uint8Array.of(1, 2, 3)
+  const signing = key.alternative.sign(message)
+  // The caller may go on with its array at once.
+  message.fill(0)
+  const signature = await signing
+  const verifier = parseMlDsaPublicKey(key.alternative.publicKey)
+  assert.ok(isMlDsaSignedBy(verifier, { message: Uint8Array.of(1, 2, 3), signature }))
+  assert.equal(manager.key('x509-ca/A/1'), key)
+  assert.deepEqual(manager.keys(), [key])
+  const jwt = await manager.generateKey('jwt/A/1', 'ec-p256')
+  assert.equal(jwt.alternative, undefined)
+  assert.equal(manager.status().alternativeWhere, 'memory')
+})
+
+test('withAlternativeKeys() without a parameter set goes on with the keys there are', async () => {
+  const { classical, alternatives } = parts()
+  const on = withAlternativeKeys(classical, { alternatives, parameterSet: 'ml-dsa-44' })
+  await on.generateKey('x509-ca/A/1', 'ec-p256')
+  const off = withAlternativeKeys(classical, { alternatives, parameterSet: undefined })
+  assert.equal(off.key('x509-ca/A/1')?.alternative?.parameterSet, 'ml-dsa-44')
+  assert.equal((await off.generateKey('x509-ca/B/1', 'ec-p256')).alternative, undefined)
+})
+
+test('withAlternativeKeys() makes both anew when a server died between the two', async () => {
+  const { classical, alternatives } = parts()
+  const left = await alternatives.generate('x509-ca/A/1', 'ml-dsa-44')
+  const manager = withAlternativeKeys(classical, { alternatives, parameterSet: 'ml-dsa-87' })
+  assert.equal(manager.key('x509-ca/A/1'), undefined)
+  const key = await manager.generateKey('x509-ca/A/1', 'ec-p256')
+  assert.equal(key.alternative?.parameterSet, 'ml-dsa-87')
+  assert.notEqual(key.alternative, left)
+})
+
+test('withAlternativeKeys() keeps the key beside one that is there, when asked to make it again', async () => {
+  const { classical, alternatives } = parts()
+  const manager = withAlternativeKeys(classical, { alternatives, parameterSet: 'ml-dsa-44' })
+  const key = await manager.generateKey('x509-ca/A/1', 'ec-p256')
+  await assert.rejects(manager.generateKey('x509-ca/A/1', 'ec-p256'), { code: 'already-exists' })
+  assert.equal(manager.key('x509-ca/A/1'), key)
+  await manager.destroyKey('x509-ca/A/1')
+  assert.equal(alternatives.get('x509-ca/A/1'), undefined)
+})
