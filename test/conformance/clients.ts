@@ -1,5 +1,6 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import process from 'node:process'
 import { createInterface } from 'node:readline'
 
@@ -47,6 +48,34 @@ export function pythonClient(): Client {
     copyFileSync(requirements, stamp)
   }
   return { command: [`${environment}/bin/python`, `${root}/test/conformance/python/client.py`] }
+}
+
+const bouncyCastle = '1.81'
+const bouncyCastleArtifacts = ['bcprov-jdk18on', 'bcutil-jdk18on', 'bcpkix-jdk18on'] as const
+
+/** Java with Bouncy Castle, fetched by Maven once. Java 17 compiles the one file when it runs it. */
+export function javaVerifier(): Client {
+  if (spawnSync('java', ['-version']).status !== 0) return { missing: 'Java is not installed' }
+  const directory = `${cache}/java`
+  for (const artifact of bouncyCastleArtifacts) {
+    if (existsSync(`${directory}/${artifact}-${bouncyCastle}.jar`)) continue
+    const coordinates = `org.bouncycastle:${artifact}:${bouncyCastle}`
+    const fetched = spawnSync(
+      'mvn',
+      [
+        '-q',
+        '-B',
+        'dependency:copy',
+        `-Dartifact=${coordinates}`,
+        `-DoutputDirectory=${directory}`,
+      ],
+      { cwd: mkdtempSync(`${tmpdir()}/assay-maven-`), encoding: 'utf8' },
+    )
+    if (fetched.error !== undefined) return { missing: 'Maven is not installed' }
+    if (fetched.status !== 0) return { missing: `Maven cannot fetch ${coordinates}` }
+  }
+  const source = `${root}/test/conformance/java/Verify.java`
+  return { command: ['java', '-cp', `${directory}/*`, source] }
 }
 
 /** A copy that other users can run, wherever the checkout is. */

@@ -6,6 +6,7 @@
 //	client serve SOCKET ID        a mutual TLS server for the peer ID; prints its address, then each peer
 //	client call SOCKET ADDRESS ID mutual TLS to the server, which must be ID
 //	client load SOCKET SOCKET TD  mutual TLS and JWT-SVIDs between two agents of a trust domain, until SIGTERM
+//	client verify DIRECTORY TIME  chain.pem against anchor.pem in each directory of it
 package main
 
 import (
@@ -82,6 +83,8 @@ func main() {
 	defer cancel()
 	socket := workloadapi.WithAddr("unix://" + os.Args[2])
 	switch os.Args[1] {
+	case "verify":
+		verifyEach(os.Args[2], os.Args[3])
 	case "x509":
 		x, err := workloadapi.FetchX509Context(ctx, socket)
 		if err != nil {
