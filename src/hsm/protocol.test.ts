@@ -17,6 +17,8 @@ const open: OpenRequest = {
   module: '/m.so',
   tokenLabel: 'assay',
   tokenSerial: undefined,
+  tokenModel: undefined,
+  tokenManufacturer: 'Acme',
   pinFile: '/pin',
   pinIsCredential: true,
   spendFinalTry: false,

@@ -34,6 +34,8 @@ export interface OpenRequest {
   readonly module: string
   readonly tokenLabel: string
   readonly tokenSerial: string | undefined
+  readonly tokenModel?: string | undefined
+  readonly tokenManufacturer?: string | undefined
   /** File the signer reads the PIN from; the PIN itself never crosses this socket. */
   readonly pinFile: string
   /** Whether systemd guards `pinFile`, so that its mode bits need not. */
@@ -112,6 +114,8 @@ export function parseOpenRequest(body: Uint8Array): OpenRequest {
     module: text(fields, 'module'),
     tokenLabel: text(fields, 'tokenLabel'),
     tokenSerial: optionalText(fields, 'tokenSerial'),
+    tokenModel: optionalText(fields, 'tokenModel'),
+    tokenManufacturer: optionalText(fields, 'tokenManufacturer'),
     pinFile: text(fields, 'pinFile'),
     pinIsCredential: flag(fields, 'pinIsCredential'),
     spendFinalTry: flag(fields, 'spendFinalTry'),

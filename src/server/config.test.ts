@@ -51,7 +51,10 @@ admin_ids: [ 'spiffe://example.org/ops' ]
     module: '/usr/lib/softhsm/libsofthsm2.so',
     token_label: 'assay',
     token_serial: undefined,
+    token_model: undefined,
+    token_manufacturer: undefined,
     pin_file: '/etc/assay/hsm-pin',
+    sessions: 4,
   })
   assert.equal(config.node_attestors.tpm?.endorsement_ca, '/etc/assay/tpm-ca')
   assert.equal(config.ratelimit.signing, false)
@@ -93,6 +96,33 @@ test('pq_signatures is off by default; the parameter set follows the crypto_prof
     () => of('crypto_profile: cnsa2\npq_parameter_set: ml-dsa-44'),
     /pq_parameter_set is ml-dsa-44, and/,
   )
+})
+
+test('serverConfigSchema reads a token from a PKCS#11 URI, and from nothing beside it', () => {
+  const keyManager = (settings: string) =>
+    parse(`${least}key_manager: { pkcs11: { ${settings} } }\n`).key_manager
+  const uri =
+    '"pkcs11:token=assay;serial=0a?module-path=/usr/lib/m.so&pin-source=file:/etc/assay/hsm-pin"'
+  assert.deepEqual(keyManager(`uri: ${uri}`), {
+    kind: 'pkcs11',
+    module: '/usr/lib/m.so',
+    token_label: 'assay',
+    token_serial: '0a',
+    token_model: undefined,
+    token_manufacturer: undefined,
+    pin_file: '/etc/assay/hsm-pin',
+    sessions: 4,
+  })
+  for (const [settings, why] of [
+    [`uri: ${uri}, pin_file: /p`, /the uri says which token and PIN file/],
+    [`uri: ${uri}, module: /m`, /exactly one of uri, module must be given/],
+    ['module: /m', /token_label is missing/],
+    ['module: /m, token_label: t, sessions: 65', /sessions: is 65/],
+    ['token_label: t', /exactly one of uri, module must be given/],
+    ['uri: "pkcs11:token=t?module-path=/m&pin-value=1234"', /pin-value is refused: a PIN is never/],
+  ] as const) {
+    assert.throws(() => keyManager(settings), why)
+  }
 })
 
 test('serverConfigSchema has no default key manager', () => {

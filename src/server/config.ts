@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { list, object, oneOf } from '#config/containers.ts'
 import { boolean, choice, duration, integer, path, port, text } from '#config/fields.ts'
+import { type Pkcs11Uri, parsePkcs11Uri } from '#config/pkcs11-uri.ts'
 import type { Value } from '#config/schema.ts'
 import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import { parseSpiffeId, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
@@ -12,21 +13,68 @@ const keyType = () => choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096')
 const ip = () =>
   text({ maxBytes: 255 }).describe('An IP address; `0.0.0.0` or `::` for every interface.')
 
-const keyManagerSchema = oneOf({
-  pkcs11: object({
-    module: path().describe(
-      'The PKCS#11 library of the HSM, such as /usr/lib/softhsm/libsofthsm2.so.',
+const tokenFields = {
+  uri: text()
+    .as(parsePkcs11Uri)
+    .optional()
+    .describe(
+      'Module, token and PIN file as one PKCS#11 URI (RFC 7512): `pkcs11:token=assay;serial=…?module-path=/usr/lib/…&pin-source=file:/etc/assay/hsm-pin`. It takes the place of module, token_label, token_serial and pin_file; model and manufacturer may be in it, pin-value may not.',
     ),
-    token_label: text({ maxBytes: 32 }).describe('The label of the token that holds the keys.'),
-    token_serial: text({ maxBytes: 16 })
-      .optional()
-      .describe('Its serial number, where several tokens have that label.'),
-    pin_file: path()
-      .optional()
-      .describe(
-        'A file with the PIN of the token’s user, readable by its owner alone. Default: the credential hsm-pin that systemd passes. The PIN is tried once and never again until an operator says so, because tokens lock themselves.',
-      ),
-  }),
+  module: path()
+    .optional()
+    .describe('The PKCS#11 library of the HSM, such as /usr/lib/softhsm/libsofthsm2.so.'),
+  token_label: text({ maxBytes: 32 })
+    .optional()
+    .describe('The label of the token that holds the keys. Required with module.'),
+  token_serial: text({ maxBytes: 16 })
+    .optional()
+    .describe('Its serial number, where several tokens have that label.'),
+  pin_file: path()
+    .optional()
+    .describe(
+      'A file with the PIN of the token’s user, readable by its owner alone. Default: the credential hsm-pin that systemd passes. The PIN is tried once and never again until an operator says so, because tokens lock themselves.',
+    ),
+  sessions: integer({ min: 1, max: 64 })
+    .default(4)
+    .describe(
+      'How many signatures the token is asked for at a time. Raise it for an HSM that is far away or slow and allows more.',
+    ),
+}
+
+interface WrittenToken {
+  readonly uri: Pkcs11Uri | undefined
+  readonly module: string | undefined
+  readonly token_label: string | undefined
+  readonly token_serial: string | undefined
+  readonly pin_file: string | undefined
+  readonly sessions: number
+}
+
+/** A token, whichever way it was written. */
+function resolveToken(written: WrittenToken) {
+  const { uri, module, token_label, token_serial, pin_file, sessions } = written
+  if (uri !== undefined) {
+    if (token_label !== undefined || token_serial !== undefined || pin_file !== undefined) {
+      throw new SyntaxError('the uri says which token and PIN file: leave the other keys out')
+    }
+    return {
+      module: uri.modulePath,
+      token_label: uri.token,
+      token_serial: uri.serial,
+      token_model: uri.model,
+      token_manufacturer: uri.manufacturer,
+      pin_file: uri.pinFile,
+      sessions,
+    }
+  }
+  if (module === undefined) throw new SyntaxError('module is missing')
+  if (token_label === undefined) throw new SyntaxError('token_label is missing')
+  const none = { token_model: undefined, token_manufacturer: undefined }
+  return { module, token_label, token_serial, ...none, pin_file, sessions }
+}
+
+const keyManagerSchema = oneOf({
+  pkcs11: object(tokenFields, { exactlyOne: [['uri', 'module']] }).as(resolveToken),
   disk: object({
     path: path()
       .optional()

@@ -251,7 +251,12 @@ test('a token is found by label, and by serial where the label is not enough', a
     message: /several tokens "assay": set token_serial to one of/,
   })
   assert.match(await detailOf({ tokenSerial: 'ffff' }), /no token "assay" serial ffff/)
-  await using manager = await openOn(token, { tokenSerial: serial })
+  assert.match(await detailOf({ tokenModel: 'nShield' }), /no token "assay" model nShield/)
+  await using manager = await openOn(token, {
+    tokenSerial: serial,
+    tokenModel: 'SoftHSM v2',
+    tokenManufacturer: 'SoftHSM project',
+  })
   assert.equal(manager.status().where, where)
 })
 

@@ -16,6 +16,7 @@ export interface TokenInfo {
   readonly label: string
   readonly serial: string
   readonly model: string
+  readonly manufacturer: string
   /** CKF_… */
   readonly flags: number
   /** 0 where the module names no limit. */
@@ -70,6 +71,7 @@ export class Cryptoki {
       label: unpad(info.label),
       serial: unpad(info.serialNumber),
       model: unpad(info.model),
+      manufacturer: unpad(info.manufacturerID),
       flags: info.flags,
       maxSessions: info.maxSessionCount === 0xffffffff ? 0 : info.maxSessionCount,
     }

@@ -285,17 +285,28 @@ export class Token {
 /** Labels are chosen by people and may be given twice; slot numbers change by themselves. */
 function findToken(tokens: readonly TokenInfo[], request: OpenRequest): TokenInfo {
   const { tokenLabel, tokenSerial } = request
-  const matching = tokens.filter(
-    (token) =>
-      token.label === tokenLabel && (tokenSerial === undefined || token.serial === tokenSerial),
+  const wantedFields = {
+    label: tokenLabel,
+    serial: tokenSerial,
+    model: request.tokenModel,
+    manufacturer: request.tokenManufacturer,
+  }
+  const matching = tokens.filter((token) =>
+    (['label', 'serial', 'model', 'manufacturer'] as const).every(
+      (field) => wantedFields[field] === undefined || token[field] === wantedFields[field],
+    ),
   )
   const [token, ...others] = matching
-  const wanted = `token "${tokenLabel}"${tokenSerial === undefined ? '' : ` serial ${tokenSerial}`}`
+  const { label, ...further } = wantedFields
+  const wanted = [`token "${label}"`]
+  for (const [field, value] of Object.entries(further)) {
+    if (value !== undefined) wanted.push(`${field} ${value}`)
+  }
   if (token === undefined) {
     const there = tokens.map(({ label, serial }) => `"${label}" serial ${serial}`).join(', ')
     throw new AssayError(
       'unavailable',
-      `${request.module} has no ${wanted}, only: ${there || 'none'}`,
+      `${request.module} has no ${wanted.join(' ')}, only: ${there || 'none'}`,
     )
   }
   if (others.length > 0) {

@@ -69,8 +69,11 @@ async function openClassicalKeyManager(
       return await openPkcs11KeyManager({
         module: settings.module,
         tokenLabel: settings.token_label,
-        ...(settings.token_serial !== undefined && { tokenSerial: settings.token_serial }),
-        ...(settings.pin_file !== undefined && { pinFile: settings.pin_file }),
+        tokenSerial: settings.token_serial,
+        tokenModel: settings.token_model,
+        tokenManufacturer: settings.token_manufacturer,
+        pinFile: settings.pin_file,
+        sessions: settings.sessions,
         refusalFile: join(dataDirectory, 'hsm-pin-refused'),
         onSignature: (seconds) => metrics.hsmSignature(settings.token_label, seconds),
         trustDomain,

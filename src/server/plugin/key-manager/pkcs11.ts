@@ -24,12 +24,15 @@ export interface Pkcs11Options {
   /** CKA_LABEL of the token, without its padding. Slot numbers are never used: they change by themselves. */
   readonly tokenLabel: string
   /** Needed only where several tokens have that label. */
-  readonly tokenSerial?: string
+  readonly tokenSerial?: string | undefined
+  /** Further what the token has to be, where given. */
+  readonly tokenModel?: string | undefined
+  readonly tokenManufacturer?: string | undefined
   /**
    * File that holds the user PIN, readable by its owner alone. Default: the credential `hsm-pin` that systemd
    * passes (`LoadCredentialEncrypted=hsm-pin:…`).
    */
-  readonly pinFile?: string
+  readonly pinFile?: string | undefined
   /** Keys of other trust domains on the same token are not seen. */
   readonly trustDomain: TrustDomain
   readonly clock: Clock
@@ -86,6 +89,8 @@ export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs
       module: options.module,
       tokenLabel: options.tokenLabel,
       tokenSerial: options.tokenSerial,
+      tokenModel: options.tokenModel,
+      tokenManufacturer: options.tokenManufacturer,
       pinFile,
       pinIsCredential: options.pinFile === undefined,
       labelPrefix,
