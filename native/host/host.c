@@ -2,6 +2,7 @@
 // very process is still there, and how to tell systemd. Every function takes and returns plain numbers; those
 // that fail throw an Error whose `code` is the errno name and whose message names the system call.
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <node_api.h>
 #include <poll.h>
@@ -168,6 +169,61 @@ static napi_value forbid_core_dumps(napi_env env, napi_callback_info info) {
   return setrlimit(RLIMIT_CORE, &none) < 0 ? fail(env, "setrlimit") : NULL;
 }
 
+// A view of the bytes of a Uint8Array; false when it is none, and then a TypeError is pending.
+static bool bytes(napi_env env, napi_value value, void **data, size_t *length) {
+  napi_typedarray_type type;
+  bool is_array = false;
+  if (napi_is_typedarray(env, value, &is_array) == napi_ok && is_array &&
+      napi_get_typedarray_info(env, value, &type, length, data, NULL, NULL) == napi_ok && type == napi_uint8_array) {
+    return true;
+  }
+  napi_throw_type_error(env, NULL, "expected a Uint8Array");
+  return false;
+}
+
+// The little of pkcs11.h that a login needs: PKCS#11 v2.40.
+typedef unsigned long ck_ulong;
+enum { CKU_USER = 1, C_LOGIN = 18 };
+struct ck_function_list {
+  struct { unsigned char major, minor; } version;
+  ck_ulong (*function[C_LOGIN + 1])();
+};
+
+// pkcs11Login(module, session, pin): C_Login in the module that is loaded from that path already, with the bytes of
+// the caller and no copy of them. Returns CKR_….
+static napi_value pkcs11_login(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  size_t count = 3, path_length = 0, session_length = 0, pin_length = 0;
+  void *session_bytes = NULL, *pin = NULL;
+  char path[4096];
+  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
+  if (count < 3 || napi_get_value_string_utf8(env, arguments[0], path, sizeof path, &path_length) != napi_ok) {
+    napi_throw_type_error(env, NULL, "expected a path, a session and a PIN");
+    return NULL;
+  }
+  if (!bytes(env, arguments[1], &session_bytes, &session_length) || !bytes(env, arguments[2], &pin, &pin_length)) {
+    return NULL;
+  }
+  ck_ulong session;
+  if (session_length != sizeof session) {
+    napi_throw_range_error(env, NULL, "a session has as many bytes as a CK_ULONG");
+    return NULL;
+  }
+  memcpy(&session, session_bytes, sizeof session);
+  void *module = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
+  ck_ulong (*get_function_list)(struct ck_function_list **) = NULL;
+  if (module != NULL) *(void **)&get_function_list = dlsym(module, "C_GetFunctionList");
+  struct ck_function_list *list = NULL;
+  if (get_function_list == NULL || get_function_list(&list) != 0 || list == NULL) {
+    if (module != NULL) dlclose(module);
+    napi_throw_error(env, NULL, "no PKCS#11 module is loaded from that path");
+    return NULL;
+  }
+  const ck_ulong result = list->function[C_LOGIN](session, (ck_ulong)CKU_USER, pin, (ck_ulong)pin_length);
+  dlclose(module);
+  return number(env, result);
+}
+
 static napi_value init(napi_env env, napi_value exports) {
   const struct {
     const char *name;
@@ -176,7 +232,7 @@ static napi_value init(napi_env env, napi_value exports) {
       {"peerCredentials", peer_credentials}, {"peerPidfd", peer_pidfd},
       {"peerGroups", peer_groups},           {"pidfdOpen", pidfd_open_},
       {"pidfdAlive", pidfd_alive},           {"sendDatagram", send_datagram},
-      {"forbidCoreDumps", forbid_core_dumps},
+      {"forbidCoreDumps", forbid_core_dumps}, {"pkcs11Login", pkcs11_login},
   };
   for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
     napi_value function;

@@ -146,6 +146,8 @@ export class HsmClient implements AsyncDisposable {
   /** An operator has said so, and waits for what comes of it. */
   #isResuming = false
   #deadLogins = 0
+  /** What is being written down about refusals, one after the other. */
+  #noting: Promise<void> = Promise.resolve()
   #running: Promise<unknown> = Promise.resolve()
 
   /**
@@ -322,6 +324,7 @@ export class HsmClient implements AsyncDisposable {
     this.#resumed.resolve()
     await this.#process?.close()
     await this.#running
+    await this.#noting
     this.#stopDeadlines.abort()
   }
 
@@ -357,8 +360,9 @@ export class HsmClient implements AsyncDisposable {
   async #runProcess(spendFinalTry: boolean): Promise<string> {
     const { command, environment, open, log } = this.#options
     const process: SignerProcess = new SignerProcess({
+      // A signature takes one of libuv's threads for as long as the token works, and so does making a key.
       command,
-      environment,
+      environment: { ...environment, UV_THREADPOOL_SIZE: String(open.sessions + 1) },
       deadlines: this.#deadlines,
       log,
       onEvent: (event) => this.#heed(process, event),
@@ -402,17 +406,23 @@ export class HsmClient implements AsyncDisposable {
   }
 
   #rememberRefusal(detail: string): void {
-    this.#options.refusals?.keep(this.#pin, detail).catch((error: unknown) => {
-      this.#options.log.error(
-        { error },
-        'cannot remember that the hsm refused the PIN: a restart will try it again',
-      )
+    this.#noting = this.#noting.then(async () => {
+      try {
+        await this.#options.refusals?.keep(this.#pin, detail)
+      } catch (error) {
+        const message = 'cannot remember that the hsm refused the PIN: a restart will try it again'
+        this.#options.log.error({ error }, message)
+      }
     })
   }
 
   #forgetRefusal(): void {
-    this.#options.refusals?.forget().catch((error: unknown) => {
-      this.#options.log.warn({ error }, 'cannot forget that the hsm refused the PIN once')
+    this.#noting = this.#noting.then(async () => {
+      try {
+        await this.#options.refusals?.forget()
+      } catch (error) {
+        this.#options.log.warn({ error }, 'cannot forget that the hsm refused the PIN once')
+      }
     })
   }
 

@@ -4,9 +4,11 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import process from 'node:process'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
+import { utf8Bytes } from '#base/bytes.ts'
 import { FakeClock } from '#base/fake-clock.ts'
 import type { Log, LogFields } from '#base/log.ts'
 import { newFaultyHsm } from '../support/faulty-hsm.ts'
+import { foundInMemory } from '../support/process-memory.ts'
 import { until } from '../support/signing-load.ts'
 
 /** Keeps every record, errors and their causes included, as text. */
@@ -61,6 +63,28 @@ test('the PIN is in no argument, no environment, no log record and no error', as
 
   assert.ok(log.records.length > 0)
   for (const text of [...shown, ...log.records]) assert.ok(!text.includes(pin), text)
+})
+
+test('the PIN is nowhere in the memory of the signer once the token is open', async () => {
+  await using hsm = await newFaultyHsm()
+  const { pin, pinFile } = hsm.token
+  await using manager = await hsm.open()
+  const key = await manager.generateKey('k', 'ec-p256')
+  const search = () =>
+    foundInMemory(
+      Number(manager.signerPid),
+      new Map([
+        ['PIN', utf8Bytes(pin)],
+        ['PIN as a string of two bytes a letter', Buffer.from(pin, 'utf16le')],
+        ['its file', utf8Bytes(pinFile)],
+      ]),
+    )
+  assert.deepEqual([...search()], ['its file'], 'what is there is found, and the PIN is not')
+  await hsm.misbehave('C_Sign error 0x32')
+  await key.sign(Uint8Array.of(1)).catch(() => undefined)
+  await hsm.misbehave('')
+  await until('ok', () => manager.status().state === 'ok')
+  assert.deepEqual([...search()], ['its file'], 'nor after it was sent again')
 })
 
 test('the signer gets the variables modules are configured by, and no others', async () => {

@@ -1,6 +1,7 @@
 import { Buffer } from 'node:buffer'
 import { createRequire } from 'node:module'
 import type { Attribute, Handle, PKCS11, Pkcs11Error } from 'pkcs11js'
+import { pkcs11Login } from '#host/pkcs11-login.ts'
 
 // A CommonJS addon: its names cannot be imported, only required.
 const pkcs11 = createRequire(import.meta.url)('pkcs11js') as typeof import('pkcs11js')
@@ -32,6 +33,7 @@ const inUse = new Set<Buffer>()
  * reads its arguments after they may have been collected (pkcs11js#121).
  */
 export class Cryptoki {
+  readonly #path: string
   readonly #module: PKCS11
 
   /**
@@ -40,6 +42,7 @@ export class Cryptoki {
    * @throws Error as dlopen words it.
    */
   constructor(path: string) {
+    this.#path = path
     this.#module = new pkcs11.PKCS11()
     this.#module.load(path)
   }
@@ -92,16 +95,11 @@ export class Cryptoki {
     return state === CKS_RO_USER_FUNCTIONS || state === CKS_RW_USER_FUNCTIONS
   }
 
-  /**
-   * Logs the application in. pkcs11js takes the PIN as a string, which cannot be wiped: it lives until it
-   * is collected, in this process only.
-   */
+  /** Logs the application in, and leaves no copy of the PIN: pkcs11js would make it a string, which cannot be wiped. */
   login(session: Handle, pin: Uint8Array): void {
-    try {
-      this.#module.C_Login(session, pkcs11.CKU_USER, Buffer.from(pin).toString('utf8'))
-    } catch (error) {
-      if (cryptokiCode(error) !== pkcs11.CKR_USER_ALREADY_LOGGED_IN) throw error
-    }
+    const code = pkcs11Login(this.#path, session, pin)
+    if (code === pkcs11.CKR_OK || code === pkcs11.CKR_USER_ALREADY_LOGGED_IN) return
+    throw new pkcs11.Pkcs11Error(errorName(code), code, 'C_Login')
   }
 
   /** At most `limit` objects that match `template`. */
@@ -166,6 +164,12 @@ export interface SignOperation {
   readonly mechanism: number
   readonly data: Uint8Array
   readonly signatureBytes: number
+}
+
+/** `CKR_PIN_INCORRECT`, as pkcs11js words it. */
+function errorName(code: number): string {
+  const names = Object.entries(pkcs11).filter(([, value]) => value === code)
+  return names.find(([name]) => name.startsWith('CKR_'))?.[0] ?? 'CKR_VENDOR_DEFINED'
 }
 
 /** The CKR_… value `error` carries, or undefined when it is no PKCS#11 error. */

@@ -1,3 +1,4 @@
+import { Buffer } from 'node:buffer'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { AssayError, messageOf } from '#base/errors.ts'
 
@@ -21,21 +22,21 @@ export function verifyPinFile(source: PinSource): void {
 }
 
 /**
- * The PIN in the file, without the line end an editor leaves. The caller wipes it.
+ * Gives `use` the PIN in the file, without the line end an editor leaves, and wipes it when that returns. The bytes
+ * are the only copy in this process; they lie outside of the heap of JavaScript, whose collector would move them.
  *
  * @throws AssayError `failed-precondition` as {@link verifyPinFile} does.
  */
-export function loadPin(source: PinSource): Uint8Array {
-  const refuse = (why: string) => notReadable(source, why)
+export function withPin(source: PinSource, use: (pin: Uint8Array) => void): void {
   const descriptor = openPin(source)
-  const bytes = new Uint8Array(maxPinBytes + 3)
+  const bytes = Buffer.allocUnsafeSlow(maxPinBytes + 3)
   try {
     let length = readSync(descriptor, bytes)
     if (bytes[length - 1] === 0x0a) length--
     if (bytes[length - 1] === 0x0d) length--
-    if (length === 0) throw refuse('it is empty')
-    if (length > maxPinBytes) throw refuse(`longer than ${maxPinBytes} bytes`)
-    return bytes.slice(0, length)
+    if (length === 0) throw notReadable(source, 'it is empty')
+    if (length > maxPinBytes) throw notReadable(source, `longer than ${maxPinBytes} bytes`)
+    use(bytes.subarray(0, length))
   } finally {
     bytes.fill(0)
     closeSync(descriptor)

@@ -20,7 +20,7 @@ import {
   publicKeyTemplate,
   signInput,
 } from './key-template.ts'
-import { loadPin, verifyPinFile } from './pin.ts'
+import { verifyPinFile, withPin } from './pin.ts'
 import { readPublicKey } from './public-key.ts'
 import { SessionPool } from './session-pool.ts'
 
@@ -331,14 +331,11 @@ function verifyPinMayBeSent(info: TokenInfo, request: OpenRequest): void {
 }
 
 function logIn(cryptoki: Cryptoki, session: Handle, request: OpenRequest): void {
-  const pin = loadPin(request)
   try {
-    cryptoki.login(session, pin)
+    withPin(request, (pin) => cryptoki.login(session, pin))
   } catch (error) {
-    if (failureKind(error) === 'pin') throw error
+    if (error instanceof AssayError || failureKind(error) === 'pin') throw error
     throw new LoginInterruptedError(describeFailure(error), { cause: error })
-  } finally {
-    pin.fill(0)
   }
 }
 
