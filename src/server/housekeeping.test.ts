@@ -5,6 +5,7 @@ import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import { parseSelector } from '#spiffe/selector.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
+import type { ServerChange } from '#telemetry/audit.ts'
 import { memoryDatastore } from '../../test/support/memory-datastore.ts'
 import { keepHouse } from './housekeeping.ts'
 
@@ -54,6 +55,7 @@ test('keepHouse() removes what has expired, and goes on after a failure', async 
   let failures = 1
   datastore.pruneEntries = (seconds) =>
     failures-- > 0 ? Promise.reject(new Error('disk full')) : prune(seconds)
+  const changes: ServerChange[] = []
   const stop = new AbortController()
   const running = keepHouse(
     {
@@ -62,6 +64,7 @@ test('keepHouse() removes what has expired, and goes on after a failure', async 
       clock,
       random: { bytes: (length) => new Uint8Array(length) },
       log: silentLog,
+      audit: { change: (change) => void changes.push(change) },
       pruneNodesAfterSeconds: 3600,
     },
     stop.signal,
@@ -77,6 +80,14 @@ test('keepHouse() removes what has expired, and goes on after a failure', async 
   assert.deepEqual(
     items.map(({ agentId }) => agentId.split('/').at(-1)),
     ['keeps', 'banned'],
+  )
+  assert.deepEqual(
+    changes.map(({ action, subject, details }) => [action, subject, details]).sort(),
+    [
+      ['entry-expired', 'soon', { spiffeId: 'spiffe://example.org/soon' }],
+      ['join-tokens-expired', undefined, { count: 1 }],
+      ['node-forgotten', 'spiffe://example.org/spire/agent/tpm/gone', undefined],
+    ],
   )
   stop.abort(new Error('stop'))
   await running

@@ -2,6 +2,7 @@ import type { Clock } from '#base/clock.ts'
 import type { Log } from '#base/log.ts'
 import { type Random, randomFraction } from '#base/random.ts'
 import { runTasks } from '#base/tasks.ts'
+import type { Audit } from '#telemetry/audit.ts'
 import type { Datastore } from './datastore/datastore.ts'
 
 export interface HousekeepingDependencies {
@@ -10,6 +11,7 @@ export interface HousekeepingDependencies {
   readonly clock: Clock
   readonly random: Random
   readonly log: Log
+  readonly audit: Pick<Audit, 'change'>
   /** Nodes whose SVID expired this long ago are forgotten, if they can attest again; undefined: none are. */
   readonly pruneNodesAfterSeconds: number | undefined
 }
@@ -19,7 +21,7 @@ export async function keepHouse(
   dependencies: HousekeepingDependencies,
   signal: AbortSignal,
 ): Promise<void> {
-  const { datastore, holdings, clock, log, pruneNodesAfterSeconds } = dependencies
+  const { datastore, holdings, clock, log, audit, pruneNodesAfterSeconds } = dependencies
   const nowSeconds = (): number => Math.floor(clock.now().epochMilliseconds / 1000)
   const chores: readonly Chore[] = [
     {
@@ -27,7 +29,10 @@ export async function keepHouse(
       everySeconds: 300,
       work: async () => {
         const pruned = await datastore.pruneEntries(nowSeconds())
-        for (const { id, spiffeId } of pruned) log.info({ entry: id, spiffeId }, 'entry expired')
+        for (const { id, spiffeId } of pruned) {
+          log.info({ entry: id, spiffeId }, 'entry expired')
+          audit.change({ action: 'entry-expired', subject: id, details: { spiffeId } })
+        }
       },
     },
     {
@@ -38,7 +43,10 @@ export async function keepHouse(
     {
       what: 'expired join tokens',
       everySeconds: 3600,
-      work: async () => void (await datastore.pruneJoinTokens(nowSeconds())),
+      work: async () => {
+        const count = await datastore.pruneJoinTokens(nowSeconds())
+        if (count > 0) audit.change({ action: 'join-tokens-expired', details: { count } })
+      },
     },
     {
       what: 'nodes that are gone',
@@ -53,7 +61,10 @@ export async function keepHouse(
           },
           { pageSize: 1000, pageToken: '' },
         )
-        for (const { agentId } of items) await datastore.deleteNode(agentId)
+        for (const { agentId } of items) {
+          await datastore.deleteNode(agentId)
+          audit.change({ action: 'node-forgotten', subject: agentId })
+        }
         if (items.length > 0) log.info({ count: items.length }, 'expired nodes forgotten')
       },
     },

@@ -86,6 +86,7 @@ interface Parts {
   readonly holdings: NodeHoldings
   readonly metrics: Metrics
   readonly administrators: Administrators
+  readonly audit: Audit
   /** For processes on this machine, and for everybody else. */
   readonly local: RpcServer
   readonly remote: RpcServer
@@ -229,12 +230,13 @@ export class Server implements AsyncDisposable {
   }
 
   #keepHouse(signal: AbortSignal): Promise<void> {
-    const { config, process, datastore, holdings } = this.#parts
+    const { config, process, datastore, holdings, audit } = this.#parts
     return keepHouse(
       {
         ...process,
         datastore,
         holdings,
+        audit,
         pruneNodesAfterSeconds: config.prune_attested_nodes_expired_for,
       },
       signal,
@@ -297,6 +299,7 @@ async function openParts(
     isConnected: (agentId) => connected.has(agentId),
     clock,
   })
+  const audit = new Audit({ log: config.audit_log_enabled ? log.unfiltered : silentLog, clock })
   const upstreamAuthority = newUpstreamAuthority(config, process)
   if (upstreamAuthority !== undefined) resources.use(upstreamAuthority)
   const authorities = resources.use(
@@ -308,6 +311,11 @@ async function openParts(
       clock,
       random,
       log: log.child({ component: 'authority' }),
+      onEvent: ({ kind, what, authorityId }) => {
+        // That it can sign again changes nothing.
+        if (what === 'usable') return
+        audit.change({ action: `authority-${what}`, subject: authorityId, details: { kind } })
+      },
       trustDomain,
       serverName,
       caTtlSeconds: config.ca_ttl,
@@ -344,7 +352,6 @@ async function openParts(
   registerHealth(health, vitals)
   registerMetrics(metrics, vitals)
 
-  const auditLog = config.audit_log_enabled ? log.unfiltered : silentLog
   const administrators = newAdministrators(config, process)
   const dependencies: ServiceDependencies = {
     trustDomain,
@@ -369,7 +376,7 @@ async function openParts(
     replacementSpreadSeconds: config.replacement_spread,
     guard: new Guard({ administrators, entries }),
     metrics,
-    audit: new Audit({ log: auditLog, clock }),
+    audit,
     startedAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
     authorizer: new Authorizer({
       trustDomain,
@@ -415,6 +422,7 @@ async function openParts(
     holdings,
     metrics,
     administrators,
+    audit,
     local,
     remote,
     healthPort,

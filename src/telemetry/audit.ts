@@ -12,6 +12,10 @@ export interface Decision {
   readonly address: string
   /** A SPIFFE ID, `uid=0 pid=12`, or empty when nobody has shown who they are. */
   readonly caller: string
+  /** Name of a local caller's user, when it has one. */
+  readonly user?: string
+  /** What let the caller call: `root`, `unix_group ops`, `admin_ids`, `agent`. */
+  readonly right?: string
   /** Whom or what it is about: an agent ID, entry id or endorsement key hash. */
   readonly subject?: string
   /** The node attestor's type; only attestations have it. */
@@ -21,6 +25,15 @@ export interface Decision {
   /** Why not, for people; `why` in the record, of which the first 1,024 characters count. */
   readonly message?: string
   /** What else is worth keeping; never a secret. Keys and CSRs as their SHA-256. */
+  readonly details?: LogFields
+}
+
+/** What the server changed by itself. */
+export interface ServerChange {
+  /** A stable name: `entry-expired`. */
+  readonly action: string
+  /** As in {@link Decision}. */
+  readonly subject?: string
   readonly details?: LogFields
 }
 
@@ -72,6 +85,15 @@ export class Audit {
       reason: bounded(decision.reason ?? ''),
       message: bounded(decision.message ?? ''),
     })
+  }
+
+  /** Writes a record of what the server did by itself, and nobody asked for at that moment. */
+  change(change: ServerChange): void {
+    const { details, ...fields } = change
+    this.#log.info(
+      { ...details, ...fields, result: 'allowed', caller: 'server' },
+      `${change.action} by the server`,
+    )
   }
 
   /** The last refused attestations, newest first; `limit` zero: all that are remembered. */

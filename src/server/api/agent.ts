@@ -163,6 +163,11 @@ export function newAgentService(dependencies: AgentServiceDependencies) {
       checkToken(context, request.token, alias)
       await datastore.createJoinToken({ value, expiresAtSeconds })
       if (alias) await datastore.createEntry(alias)
+      // Neither the token nor its node's name, which has it in it.
+      notesOf(context).details = {
+        expiresAt: expiresAtSeconds,
+        ...(alias && { alias: alias.spiffeId, entry: alias.id }),
+      }
       return { value, expiresAt: expiresAtSeconds }
     },
   }

@@ -47,21 +47,20 @@ export function itemStatus(error: unknown): Status {
 /** Most items that an audit record names one by one. */
 const maxNoted = 1000
 
-interface Answered {
-  readonly status: Status
-  readonly id?: string
-  readonly entry?: { readonly id: string } | undefined
-}
-
-/** Notes for the audit record how each item of a batch ended: `id` or `id: why not`. */
-export function noted<R extends { readonly results: readonly Answered[] }>(
+/**
+ * Notes for the audit record how each item of a batch ended: its name, or `name: why not`. `nameOf` says what an item,
+ * by its place, is about.
+ */
+export function noted<R extends { readonly results: readonly { readonly status: Status }[] }>(
   context: CallContext,
   response: R,
+  nameOf: (index: number) => string,
 ): R {
-  const items = response.results.slice(0, maxNoted).map(({ status, id, entry }) => {
-    const name = id ?? entry?.id ?? ''
-    return status.code === okStatus.code ? name : `${name}: ${status.message}`
-  })
+  const items = response.results
+    .slice(0, maxNoted)
+    .map(({ status }, index) =>
+      status.code === okStatus.code ? nameOf(index) : `${nameOf(index)}: ${status.message}`,
+    )
   notesOf(context).details = { items, count: response.results.length }
   return response
 }

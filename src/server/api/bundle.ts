@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import { equalBytes } from '#base/bytes.ts'
 import { AssayError } from '#base/errors.ts'
 import { type CallContext, Encoded } from '#rpc/call.ts'
@@ -20,7 +21,7 @@ import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { BundleCache } from '../bundle/bundle-cache.ts'
 import type { AttestedNodeRecord, BundleDeletion, Datastore } from '../datastore/datastore.ts'
 import type { NodeHoldings } from '../node/node-holdings.ts'
-import { answerEach } from './batch.ts'
+import { answerEach, noted } from './batch.ts'
 import {
   bundleBytes,
   bundleMessage,
@@ -29,6 +30,7 @@ import {
   parseJwtAuthority,
   parseX509Authorities,
 } from './bundle-messages.ts'
+import { notesOf } from './call-notes.ts'
 import type { Guard } from './guard.ts'
 import { malformed, parsePage, parseTrustDomainField } from './messages.ts'
 
@@ -70,12 +72,16 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
       const bundle = await datastore.updateBundle(trustDomain, (present) =>
         withAuthorities(present ?? missing(trustDomain), { x509Authorities, jwtAuthorities }),
       )
+      notesOf(context).subject = trustDomain
+      notesOf(context).details = authorityNames({ x509Authorities, jwtAuthorities })
       return bundleMessage(bundle, request.outputMask)
     },
 
-    async publishJWTAuthority({ jwtAuthority }: PublishJWTAuthorityRequest) {
+    async publishJWTAuthority({ jwtAuthority }: PublishJWTAuthorityRequest, context: CallContext) {
       if (jwtAuthority === undefined) throw malformed('JWT authority', 'it is missing')
       const authority = parseJwtAuthority(jwtAuthority)
+      notesOf(context).subject = trustDomain
+      notesOf(context).details = { jwtAuthorities: [authority.keyId] }
       const bundle = await datastore.updateBundle(trustDomain, (present) =>
         withAuthorities(present ?? missing(trustDomain), {
           x509Authorities: [],
@@ -126,19 +132,24 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
       return store(request, context, (_present, given) => given)
     },
 
-    async batchDeleteFederatedBundle(request: BatchDeleteFederatedBundleRequest) {
+    async batchDeleteFederatedBundle(
+      request: BatchDeleteFederatedBundleRequest,
+      context: CallContext,
+    ) {
       const mode = deletionModes[request.mode]
       if (mode === undefined) throw malformed('mode', `${request.mode} is not known`)
-      return {
-        results: await answerEach(
-          request.trustDomains,
-          async (name) => {
-            await datastore.deleteBundle(foreign(name), mode)
-            return { trustDomain: name }
-          },
-          (name) => ({ trustDomain: name }),
-        ),
-      }
+      const results = await answerEach(
+        request.trustDomains,
+        async (name) => {
+          await datastore.deleteBundle(foreign(name), mode)
+          return { trustDomain: name }
+        },
+        (name) => ({ trustDomain: name }),
+      )
+      const names = request.trustDomains
+      noted(context, { results }, (index) => names[index]?.slice(0, 255) ?? '')
+      notesOf(context).details = { ...notesOf(context).details, mode }
+      return { results }
     },
   }
 
@@ -162,20 +173,23 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
     context: CallContext,
     change: (present: Bundle | undefined, given: Bundle) => Bundle,
   ) {
-    return {
-      results: await answerEach(
-        request.bundle,
-        async (message) => {
-          guard.checkBundle(context, foreign(message.trustDomain))
-          const given = untainted(parseBundleMessage(message))
-          const bundle = await datastore.updateBundle(given.trustDomain, (present) =>
-            change(present, given),
-          )
-          return { bundle: bundleMessage(bundle, request.outputMask) }
-        },
-        () => ({ bundle: undefined }),
-      ),
-    }
+    const results = await answerEach(
+      request.bundle,
+      async (message) => {
+        guard.checkBundle(context, foreign(message.trustDomain))
+        const given = untainted(parseBundleMessage(message))
+        const bundle = await datastore.updateBundle(given.trustDomain, (present) =>
+          change(present, given),
+        )
+        return { bundle: bundleMessage(bundle, request.outputMask) }
+      },
+      () => ({ bundle: undefined }),
+    )
+    return noted(
+      context,
+      { results },
+      (index) => request.bundle[index]?.trustDomain.slice(0, 255) ?? '',
+    )
   }
 }
 
@@ -215,6 +229,15 @@ function withAuthorities(
     jwtAuthorities: [...bundle.jwtAuthorities, ...newKeys],
   }
 }
+
+/** Authorities for an audit record: certificates as their SHA-256, keys by their id. */
+const authorityNames = (of: {
+  readonly x509Authorities: readonly X509Authority[]
+  readonly jwtAuthorities: readonly JwtAuthority[]
+}) => ({
+  x509Authorities: of.x509Authorities.map(({ certificate }) => hash('sha256', certificate)),
+  jwtAuthorities: of.jwtAuthorities.map(({ keyId }) => keyId),
+})
 
 function updated(present: Bundle, given: Bundle, mask: BundleMask | undefined): Bundle {
   if (mask === undefined) return given

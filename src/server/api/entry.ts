@@ -14,6 +14,7 @@ import type {
 } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
 import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
 import type { Status } from '#rpc/gen/spire/api/types/status.ts'
+import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Datastore, EntryFilter } from '../datastore/datastore.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
@@ -64,60 +65,69 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
 
     /** An entry that is there already is answered with, so that a call whose reply was lost can be repeated. */
     async batchCreateEntry(request: BatchCreateEntryRequest, context: CallContext) {
-      return noted(context, {
-        results: await answerEach<Entry, StoredEntry, NoEntry>(
-          request.entries,
-          async (message) => {
-            const wanted = parseEntryMessage(message, {
-              id: message.id === '' ? randomUuid(random) : message.id,
-              revisionNumber: 0,
-              createdAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
-            })
-            checkEntry(trustDomain, wanted)
-            guard.checkWritten(context, wanted)
-            const { entry, existing } = await datastore.createEntry(wanted)
-            return {
-              entry: entryMessage(entry, request.outputMask),
-              ...(existing && { status: itemStatus(similar()) }),
-            }
-          },
-          noEntry,
-        ),
-      })
+      const stored = new Map<Entry, RegistrationEntry>()
+      const results = await answerEach<Entry, StoredEntry, NoEntry>(
+        request.entries,
+        async (message) => {
+          const wanted = parseEntryMessage(message, {
+            id: message.id === '' ? randomUuid(random) : message.id,
+            revisionNumber: 0,
+            createdAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
+          })
+          checkEntry(trustDomain, wanted)
+          guard.checkWritten(context, wanted)
+          const { entry, existing } = await datastore.createEntry(wanted)
+          stored.set(message, entry)
+          return {
+            entry: entryMessage(entry, request.outputMask),
+            ...(existing && { status: itemStatus(similar()) }),
+          }
+        },
+        noEntry,
+      )
+      return noted(context, { results }, (index) => nameOf(request.entries[index], stored))
     },
 
     async batchUpdateEntry(request: BatchUpdateEntryRequest, context: CallContext) {
-      return noted(context, {
-        results: await answerEach<Entry, StoredEntry, NoEntry>(
-          request.entries,
-          async (message) => {
-            if (message.id === '') throw malformed('entry ID', 'it is missing')
-            const entry = await datastore.updateEntry(message.id, (present) => {
-              guard.checkStored(context, present)
-              const given = masked(message, request.inputMask, entryMessage(present))
-              const changed = parseEntryMessage(given, present)
-              checkEntry(trustDomain, changed)
-              guard.checkWritten(context, changed)
-              return changed
-            })
-            return { entry: entryMessage(entry, request.outputMask) }
-          },
-          noEntry,
-        ),
-      })
+      const stored = new Map<Entry, RegistrationEntry>()
+      const results = await answerEach<Entry, StoredEntry, NoEntry>(
+        request.entries,
+        async (message) => {
+          if (message.id === '') throw malformed('entry ID', 'it is missing')
+          const entry = await datastore.updateEntry(message.id, (present) => {
+            guard.checkStored(context, present)
+            const given = masked(message, request.inputMask, entryMessage(present))
+            const changed = parseEntryMessage(given, present)
+            checkEntry(trustDomain, changed)
+            guard.checkWritten(context, changed)
+            return changed
+          })
+          stored.set(message, entry)
+          return { entry: entryMessage(entry, request.outputMask) }
+        },
+        noEntry,
+      )
+      return noted(context, { results }, (index) => nameOf(request.entries[index], stored))
     },
 
     async batchDeleteEntry({ ids }: BatchDeleteEntryRequest, context: CallContext) {
-      return noted(context, {
-        results: await answerEach(
-          ids,
-          async (id) => {
-            if (id === '') throw malformed('entry ID', 'it is missing')
-            await datastore.deleteEntry(id, (present) => guard.checkStored(context, present))
-            return { id }
-          },
-          (id) => ({ id }),
-        ),
+      const deleted = new Map<string, RegistrationEntry>()
+      const results = await answerEach(
+        ids,
+        async (id) => {
+          if (id === '') throw malformed('entry ID', 'it is missing')
+          deleted.set(
+            id,
+            await datastore.deleteEntry(id, (present) => guard.checkStored(context, present)),
+          )
+          return { id }
+        },
+        (id) => ({ id }),
+      )
+      return noted(context, { results }, (index) => {
+        const id = ids[index] ?? ''
+        const entry = deleted.get(id)
+        return entry === undefined ? id : entryText(entry)
       })
     },
 
@@ -137,6 +147,20 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
 const shown = (filter: EntryFilter, context: CallContext): EntryFilter => {
   const spiffeIdPrefixes = prefixesOf(context)
   return spiffeIdPrefixes === undefined ? filter : { ...filter, spiffeIdPrefixes }
+}
+
+/** An entry for an audit record. Its parent is left out: below a join token's node it has the token in it. */
+const entryText = ({ id, spiffeId, admin, downstream }: RegistrationEntry): string =>
+  `${id} ${spiffeId}${admin ? ' admin' : ''}${downstream ? ' downstream' : ''}`
+
+/** An item for an audit record: as it is stored or, when it is not, as it was asked for. */
+function nameOf(message: Entry | undefined, stored: ReadonlyMap<Entry, RegistrationEntry>): string {
+  if (message === undefined) return ''
+  const entry = stored.get(message)
+  if (entry !== undefined) return entryText(entry)
+  const { id, spiffeId } = message
+  const of = spiffeId === undefined ? '' : `spiffe://${spiffeId.trustDomain}${spiffeId.path}`
+  return `${id} ${of}`.trim().slice(0, 512)
 }
 
 /** `status` when it is not OK although there is an entry. */

@@ -25,6 +25,8 @@ export interface InventoryServiceDependencies {
 
 /** Most records of one import. */
 const maxRecords = 100_000
+/** Most records that an audit record names one by one. */
+const maxNoted = 1000
 
 /** Fewest characters of a hash that stand for the whole of it. */
 const minPrefix = 8
@@ -69,7 +71,13 @@ export function newInventoryService({
         await datastore.putInventory(changed)
         for (const record of changed) await followState(record)
       }
-      notesOf(context).details = { ...counts, dryRun }
+      notesOf(context).details = {
+        ...counts,
+        dryRun,
+        changed: changed
+          .slice(0, maxNoted)
+          .map(({ endorsementKeyHash, state }) => `${endorsementKeyHash} ${state}`),
+      }
       return counts
     },
 
@@ -82,8 +90,8 @@ export function newInventoryService({
       if (state === 'pending') throw malformed('state', 'only a TPM that knocks is pending')
       const hash = await findHash(request.endorsementKeyHash)
       notesOf(context).subject = hash
-      notesOf(context).details = { state }
       const nodeName = parseNodeName(request.nodeName)
+      notesOf(context).details = { state, ...(nodeName !== '' && { nodeName }) }
       const record = await datastore.writeInventory(hash, (found) => {
         const present = found ?? newInventoryRecord(hash, state, nowSeconds())
         if (state === 'denied' && present.state === 'allowed') {

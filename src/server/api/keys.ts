@@ -5,6 +5,7 @@ import type {
   AcceptClockRequest,
   Key,
   RotationProgress as ProgressMessage,
+  ResumeRequest,
   RotateRequest,
 } from '#rpc/gen/assay/server/v1/keys.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
@@ -32,13 +33,15 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
   return {
     getStatus: async () => status(),
 
-    async resume() {
+    async resume(_request: ResumeRequest, context: CallContext) {
       if (keyManager.resume === undefined) {
         throw new AssayError('failed-precondition', 'this key manager has no PIN to try again', {
           reason: 'nothing-to-resume',
         })
       }
+      const before = keyManager.status().state
       await keyManager.resume()
+      notesOf(context).details = { before, state: keyManager.status().state }
       // A server that started without its keys has had no authority to sign with until now.
       await authorities.round()
       return status()

@@ -1,8 +1,10 @@
 import { AssayError } from '#base/errors.ts'
+import type { CallContext } from '#rpc/call.ts'
 import type { AuthorityState as StateMessage } from '#rpc/gen/spire/api/server/localauthority/v1/localauthority.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { AuthorityState } from '../authority/authority-state.ts'
 import { upstreamId } from '../authority/upstream-taint.ts'
+import { notesOf } from './call-notes.ts'
 import { unimplemented } from './unimplemented.ts'
 
 type Kind = AuthorityState['kind']
@@ -20,40 +22,52 @@ export function newLocalAuthorityService(
 
   return {
     getX509AuthorityState: async () => stateOf('x509'),
-    prepareX509Authority: async () => ({
-      preparedAuthority: stateMessage(await authorities.prepare('x509')),
-    }),
-    activateX509Authority: async ({ authorityId }: Chosen) => ({
-      activatedAuthority: stateMessage(await authorities.activate('x509', authorityId)),
-    }),
-    taintX509Authority: async (chosen: Chosen) => ({
-      taintedAuthority: await apply('taint', 'x509', chosen),
-    }),
-    revokeX509Authority: async (chosen: Chosen) => ({
-      revokedAuthority: await apply('revoke', 'x509', chosen),
-    }),
-    async taintX509UpstreamAuthority({ subjectKeyId }: ChosenUpstream) {
+    prepareX509Authority: async (_request: object, context: CallContext) => {
+      const prepared = await authorities.prepare('x509')
+      notesOf(context).subject = prepared.authorityId
+      return { preparedAuthority: stateMessage(prepared) }
+    },
+    activateX509Authority: async ({ authorityId }: Chosen, context: CallContext) => {
+      note(context, authorityId)
+      return { activatedAuthority: stateMessage(await authorities.activate('x509', authorityId)) }
+    },
+    taintX509Authority: async (chosen: Chosen, context: CallContext) => {
+      note(context, chosen.authorityId)
+      return { taintedAuthority: await apply('taint', 'x509', chosen) }
+    },
+    revokeX509Authority: async (chosen: Chosen, context: CallContext) => {
+      note(context, chosen.authorityId)
+      return { revokedAuthority: await apply('revoke', 'x509', chosen) }
+    },
+    async taintX509UpstreamAuthority({ subjectKeyId }: ChosenUpstream, context: CallContext) {
+      note(context, subjectKeyId)
       await authorities.taintUpstream(subjectKeyId)
       return { upstreamAuthoritySubjectKeyId: subjectKeyId }
     },
-    async revokeX509UpstreamAuthority({ subjectKeyId }: ChosenUpstream) {
+    async revokeX509UpstreamAuthority({ subjectKeyId }: ChosenUpstream, context: CallContext) {
+      note(context, subjectKeyId)
       await authorities.revokeUpstream(subjectKeyId)
       return { upstreamAuthoritySubjectKeyId: subjectKeyId }
     },
 
     getJWTAuthorityState: async () => stateOf('jwt'),
-    prepareJWTAuthority: async () => ({
-      preparedAuthority: stateMessage(await authorities.prepare('jwt')),
-    }),
-    activateJWTAuthority: async ({ authorityId }: Chosen) => ({
-      activatedAuthority: stateMessage(await authorities.activate('jwt', authorityId)),
-    }),
-    taintJWTAuthority: async (chosen: Chosen) => ({
-      taintedAuthority: await apply('taint', 'jwt', chosen),
-    }),
-    revokeJWTAuthority: async (chosen: Chosen) => ({
-      revokedAuthority: await apply('revoke', 'jwt', chosen),
-    }),
+    prepareJWTAuthority: async (_request: object, context: CallContext) => {
+      const prepared = await authorities.prepare('jwt')
+      notesOf(context).subject = prepared.authorityId
+      return { preparedAuthority: stateMessage(prepared) }
+    },
+    activateJWTAuthority: async ({ authorityId }: Chosen, context: CallContext) => {
+      note(context, authorityId)
+      return { activatedAuthority: stateMessage(await authorities.activate('jwt', authorityId)) }
+    },
+    taintJWTAuthority: async (chosen: Chosen, context: CallContext) => {
+      note(context, chosen.authorityId)
+      return { taintedAuthority: await apply('taint', 'jwt', chosen) }
+    },
+    revokeJWTAuthority: async (chosen: Chosen, context: CallContext) => {
+      note(context, chosen.authorityId)
+      return { revokedAuthority: await apply('revoke', 'jwt', chosen) }
+    },
 
     getWITAuthorityState: noWit,
     prepareWITAuthority: noWit,
@@ -86,6 +100,11 @@ export function newLocalAuthorityService(
       ? { authorityId, expiresAt: 0, upstreamAuthoritySubjectKeyId: '' }
       : stateMessage(before)
   }
+}
+
+/** What the call is about, however it ends. A caller chooses the text. */
+function note(context: CallContext, authorityId: string): void {
+  notesOf(context).subject = authorityId.slice(0, 255)
 }
 
 const stateMessage = (state: AuthorityState): StateMessage => ({

@@ -1,5 +1,10 @@
-import type { SetLogLevelRequest } from '#rpc/gen/spire/api/server/logger/v1/logger.ts'
+import type { CallContext } from '#rpc/call.ts'
+import type {
+  ResetLogLevelRequest,
+  SetLogLevelRequest,
+} from '#rpc/gen/spire/api/server/logger/v1/logger.ts'
 import { type Logger, LogLevel } from '#rpc/gen/spire/api/types/logger.ts'
+import { notesOf } from './call-notes.ts'
 import { malformed } from './messages.ts'
 
 /** The part of a process's log that this service needs. */
@@ -35,14 +40,16 @@ export function newLoggerService(log: AdjustableLog) {
   return {
     getLogger: async () => answer(),
 
-    async setLogLevel({ newLevel }: SetLogLevelRequest) {
+    async setLogLevel({ newLevel }: SetLogLevelRequest, context: CallContext) {
       const level = levels[newLevel]
       if (level === undefined) throw malformed('log level', `${newLevel} is not known`)
+      notesOf(context).details = { level, before: log.level }
       log.level = level
       return answer()
     },
 
-    async resetLogLevel() {
+    async resetLogLevel(_request: ResetLogLevelRequest, context: CallContext) {
+      notesOf(context).details = { level: launchLevel, before: log.level }
       log.level = launchLevel
       return answer()
     },

@@ -6,6 +6,7 @@ import { wireStatus } from '#rpc/status.ts'
 import type { Audit, Decision } from '#telemetry/audit.ts'
 import type { Metrics } from '#telemetry/metrics.ts'
 import { notesOf } from './call-notes.ts'
+import { callerOf, userOf } from './caller.ts'
 
 export interface ObserveDependencies {
   readonly audit: Audit
@@ -104,8 +105,20 @@ function resultOf(failure: unknown): Decision['result'] {
   return failure instanceof AssayError && !ours.has(failure.code) ? 'refused' : 'failed'
 }
 
-function callerFields({ peer }: CallContext): Pick<Decision, 'address' | 'caller'> {
+type CallerFields = Pick<Decision, 'address' | 'caller' | 'user' | 'right'>
+
+function callerFields(context: CallContext): CallerFields {
+  const { peer } = context
+  const right = rightText(context)
+  const user = userOf(context)
+  const why = { ...(user !== undefined && { user }), ...(right !== undefined && { right }) }
   return peer.kind === 'tls'
-    ? { address: peer.address, caller: peer.spiffeId ?? '' }
-    : { address: 'local', caller: `uid=${peer.uid} gid=${peer.gid} pid=${peer.pid}` }
+    ? { address: peer.address, caller: peer.spiffeId ?? '', ...why }
+    : { address: 'local', caller: `uid=${peer.uid} gid=${peer.gid} pid=${peer.pid}`, ...why }
+}
+
+function rightText(context: CallContext): string | undefined {
+  const caller = callerOf(context)
+  if (caller?.class !== 'local' && caller?.class !== 'admin') return caller?.class
+  return caller.rights.permission(context.method)?.by ?? caller.class
 }

@@ -95,7 +95,11 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
       })
       holdings.minted(svid.authorityId, svid.expiresAtSeconds)
       notesOf(context).subject = svid.spiffeId
-      notesOf(context).details = { serialNumber: svid.serialNumber }
+      notesOf(context).details = {
+        serialNumber: svid.serialNumber,
+        expiresAt: svid.expiresAtSeconds,
+        ...(csr.dnsNames.length > 0 && { dnsNames: csr.dnsNames.slice(0, 100) }),
+      }
       return { svid: x509SvidMessage(svid) }
     },
 
@@ -109,6 +113,7 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
         includeJti: false,
       })
       notesOf(context).subject = svid.spiffeId
+      notesOf(context).details = { audience, expiresAt: svid.expiresAtSeconds }
       return { svid: jwtSvidMessage(svid, '') }
     },
 

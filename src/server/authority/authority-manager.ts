@@ -58,6 +58,8 @@ export interface AuthorityManagerOptions {
   /** For the own bundle, when it has to be made. */
   readonly refreshHintSeconds: number
   readonly svidDefaults: SvidDefaults
+  /** Told of every event, those of the first round included. Must not throw. */
+  readonly onEvent?: (event: AuthorityEvent) => void
 }
 
 /** Whether rotation works, in words. */
@@ -115,6 +117,7 @@ export class AuthorityManager implements Disposable {
   ) {
     const { trustDomain, clock, random } = options
     this.#options = options
+    if (options.onEvent !== undefined) this.#listeners.add(options.onEvent)
     this.#ticker = new Ticker(clock, tick)
     this.#journal = state.journal
     this.#bundle = state.bundle
