@@ -52,12 +52,15 @@ function keyState(key: Key): string {
 
 /** Who would miss an authority. */
 function dependents(key: Key, now: number): string {
-  const isOver = key.signedUntil <= now
-  if (key.purpose === '' || key.signedUntil === 0 || isOver)
-    return key.purpose === '' ? '' : 'nobody'
+  if (key.purpose === '') return ''
+  if (key.signedUntil <= now) return 'nobody'
   const until = `until ${timeLeftText(key.signedUntil, now)}`
   if (key.purpose === 'jwt') return `tokens ${until}`
-  return `${count(key.svids, 'SVID')} on ${count(key.nodes, 'node')} ${until}`
+  if (key.nodes === 0) return 'no node'
+  const nodes = count(key.nodes, 'node')
+  return key.svids === 0
+    ? `perhaps ${nodes} ${until}`
+    : `${count(key.svids, 'SVID')} on ${nodes} ${until}`
 }
 
 function printKeys(context: CommandContext, status: Status): void {
