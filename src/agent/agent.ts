@@ -149,6 +149,7 @@ async function openParts(
       issuerIdOf: (chain) =>
         identities.bundles.issuerIdOf(chain, Math.trunc(clock.now().epochMilliseconds / 1000)),
       requirePqKem: config.require_pq_kem,
+      pqPolicy: config.pq_policy,
       profile: config.crypto_profile,
       onConnected: (group) => metrics.tlsConnection(group),
       workloadKeyType: config.workload_x509_svid_key_type,

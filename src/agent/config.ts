@@ -114,6 +114,11 @@ export const agentConfigSchema = object(
       .describe(
         'Talk only to a server that does the key agreement X25519MLKEM768 or SecP384r1MLKEM1024.',
       ),
+    pq_policy: choice('prefer', 'require')
+      .default('prefer')
+      .describe(
+        'What is wanted of post-quantum signatures of the server. `prefer`: where they are they must be right. `require`: they are there. Only when the server has them: see docs/post-quantum.md.',
+      ),
     crypto_profile: choice('default', 'cnsa2')
       .default('default')
       .describe(

@@ -2,6 +2,7 @@ import type { Server } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import { createServer, type TLSSocket } from 'node:tls'
 import { AssayError, messageOf } from '#base/errors.ts'
+import type { PqState } from '#pq-crypto/alternative-chain.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TlsPeer } from './call.ts'
 import type { Listener, ListenerLimits, ListenerOptions } from './listener.ts'
@@ -23,6 +24,8 @@ export interface VerifiedClient {
   readonly serialNumber: string
   /** Unix time. */
   readonly expiresAtSeconds: number
+  /** What was found of its post-quantum signatures; undefined: they were not looked at. */
+  readonly pq?: PqState
 }
 
 /** Where and how a TLS socket listens. */
@@ -44,6 +47,8 @@ export interface ListenTlsOptions extends ListenerLimits {
   readonly profile?: TlsProfile
   /** Told of every handshake, for counting: the group its keys are from, or that it failed. Must not throw. */
   readonly onHandshake?: (outcome: TlsHandshake) => void
+  /** Told of each client that was let in with a certificate. Must not throw. */
+  readonly onAdmitted?: (client: VerifiedClient) => void
   /** Default 10 s. */
   readonly handshakeTimeoutMs?: number
 }
@@ -116,11 +121,13 @@ export async function listenTls(
 /** The connections whose client showed certificates, and what it showed. */
 class Clients {
   readonly #verify: ListenTlsOptions['verifyClient']
+  readonly #onAdmitted: ListenTlsOptions['onAdmitted']
   readonly #log: ListenerOptions['log']
   readonly #chains = new Map<TLSSocket, readonly Uint8Array[]>()
 
-  constructor({ verifyClient }: ListenTlsOptions, log: ListenerOptions['log']) {
-    this.#verify = verifyClient
+  constructor(options: ListenTlsOptions, log: ListenerOptions['log']) {
+    this.#verify = options.verifyClient
+    this.#onAdmitted = options.onAdmitted
     this.#log = log
   }
 
@@ -133,7 +140,9 @@ class Clients {
     // Before it is verified, so that a change while that goes on is not missed.
     this.#chains.set(socket, chain)
     socket.once('close', () => this.#chains.delete(socket))
-    return await this.#verify(chain)
+    const verified = await this.#verify(chain)
+    this.#onAdmitted?.(verified)
+    return verified
   }
 
   async verifyAgain(): Promise<void> {

@@ -1,29 +1,33 @@
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
+import type { PqPolicy } from '#pq-crypto/alternative-chain.ts'
 import type { VerifiedClient } from '#rpc/tls-listener.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
+import { verifyHybridX509Svid } from '#spiffe/hybrid-x509-svid.ts'
 import { type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import { verifyX509Svid } from '#spiffe/x509-svid.ts'
 
 /**
  * Decides about clients that show a certificate: it must be an X.509-SVID that its own trust domain's bundle
- * vouches for, and that trust domain is ours, or the ID one that was made an admin by name.
+ * vouches for, and that trust domain is ours, or the ID one that was made an admin by name. What is wanted of its
+ * post-quantum signatures, `pqPolicy` says.
  */
 export function newClientVerifier(dependencies: {
   readonly trustDomain: TrustDomain
   readonly adminIds: ReadonlySet<SpiffeId>
   readonly bundles: { bundle(trustDomain: TrustDomain): Bundle | undefined }
+  readonly pqPolicy: PqPolicy
   readonly clock: Clock
 }): (chain: readonly Uint8Array[]) => VerifiedClient {
-  const { trustDomain, adminIds, bundles, clock } = dependencies
+  const { trustDomain, adminIds, bundles, pqPolicy, clock } = dependencies
   const adminDomains = new Set([...adminIds].map(trustDomainOf))
   return (chain) => {
-    const { spiffeId, leaf } = verifyX509Svid({
+    const { spiffeId, leaf, pq } = verifyHybridX509Svid({
       certificates: chain,
       bundles: (name) =>
         name === trustDomain || adminDomains.has(name) ? bundles.bundle(name) : undefined,
       nowSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
+      policy: pqPolicy,
     })
     if (trustDomainOf(spiffeId) !== trustDomain && !adminIds.has(spiffeId)) {
       throw new AssayError(
@@ -36,6 +40,7 @@ export function newClientVerifier(dependencies: {
       spiffeId,
       serialNumber: leaf.serialNumber,
       expiresAtSeconds: leaf.notAfterSeconds,
+      pq,
     }
   }
 }

@@ -319,6 +319,11 @@ export const serverConfigSchema = object({
     .describe(
       'Which ML-DSA that is. Each is slower and larger than the one before. Default: ml-dsa-44, and ml-dsa-87 with the crypto_profile cnsa2.',
     ),
+  pq_policy: choice('prefer', 'require')
+    .default('prefer')
+    .describe(
+      'What is wanted of post-quantum signatures of agents. `prefer`: where they are they must be right. `require`: they are there. Only when all of them have them: see docs/post-quantum.md.',
+    ),
   crypto_profile: choice('default', 'cnsa2')
     .default('default')
     .describe(

@@ -200,10 +200,12 @@ export class Server implements AsyncDisposable {
         trustDomain,
         adminIds: administrators.ids,
         bundles,
+        pqPolicy: config.pq_policy,
         clock: process.clock,
       }),
       requirePqKem: config.require_pq_kem,
       profile: config.crypto_profile,
+      onAdmitted: ({ pq }) => pq && metrics.peerVerified(pq),
       onHandshake: (outcome) => {
         if ('group' in outcome) metrics.tlsConnection(outcome.group)
         else metrics.tlsHandshakeFailure(outcome.failure)

@@ -35,6 +35,8 @@ const help = {
   assay_expiry_timestamp_seconds: 'Unix time at which something expires, by what it is.',
   assay_tls_connections_total:
     'TLS connections made between agent and server, by the group their keys are from.',
+  assay_peers_verified_total:
+    'Certificates of the other side that were accepted, by what was found of their post-quantum signatures.',
   assay_tls_handshake_failures_total: 'TLS handshakes that failed at this server, by reason.',
   assay_server_reachable: '1 while the agent has its stream to the server.',
 } as const
@@ -114,6 +116,7 @@ export class Metrics {
   readonly #hsmRecoveries = this.#counter('assay_hsm_recoveries_total', 'token')
   readonly #expiry = this.#gauge('assay_expiry_timestamp_seconds', 'what')
   readonly #tlsConnections = this.#counter('assay_tls_connections_total', 'group')
+  readonly #peersVerified = this.#counter('assay_peers_verified_total', 'pq')
   readonly #tlsFailures = this.#counter('assay_tls_handshake_failures_total', 'reason')
   readonly #serverReachable = this.#gauge('assay_server_reachable')
   readonly #hsmRead = new Map<string, HsmReading>()
@@ -244,6 +247,10 @@ export class Metrics {
   /** `group` by its name in TLS: `X25519MLKEM768`. */
   tlsConnection(group: string): void {
     this.#tlsConnections.inc({ group })
+  }
+
+  peerVerified(pq: 'verified' | 'absent' | 'invalid'): void {
+    this.#peersVerified.inc({ pq })
   }
 
   tlsHandshakeFailure(reason: 'no-common-group' | 'other'): void {

@@ -108,6 +108,24 @@ test('with pq_signatures a workload gets what its verifier finds signed twice, a
   )
 })
 
+test('with pq_policy require agent and server accept each other when both are signed twice, and count it', async () => {
+  const lines = `${settings}\npq_signatures: hybrid\npq_policy: require`
+  await using server = await LiveServer.start({ settings: lines })
+  await using agent = await LiveAgent.start(server, { settings: 'pq_policy: require' })
+  await agent.ready()
+  const counted = await metric(server, 'assay_peers_verified_total')
+  assert.match(counted, /^assay_peers_verified_total\{pq="verified"\} [1-9]\d*$/)
+})
+
+test('with pq_policy require an agent turns away from a server that is signed once, and says why', async () => {
+  await using server = await LiveServer.start({ settings })
+  await using agent = await LiveAgent.start(server, { settings: 'pq_policy: require' })
+  await eventually(
+    () => agent.lines.find((line) => line.includes('pq-signature-absent')),
+    'the refusal in the log',
+  )
+})
+
 test('with the crypto_profile cnsa2 the second signature is ML-DSA-87', async () => {
   await using server = await LiveServer.start({
     settings: `${settings}\ncrypto_profile: cnsa2\npq_signatures: hybrid`,

@@ -3,6 +3,7 @@ import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { type EcKeyType, generateEcKeyPair, type KeyType } from '#pki/private-key.ts'
+import type { PqPolicy } from '#pq-crypto/alternative-chain.ts'
 import { type Connection, connectTls } from '#rpc/client.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -38,6 +39,7 @@ export interface ServerClientOptions {
   /** Names the authority that a chain (DER, leaf first) ends at. */
   readonly issuerIdOf: (chain: readonly Uint8Array[]) => string
   readonly requirePqKem: boolean
+  readonly pqPolicy: PqPolicy
   /** Also decides the type of the agent's own key. */
   readonly profile: TlsProfile
   /** Told of each connection the group its keys are from. */
@@ -243,6 +245,7 @@ export class ServerClient implements Issuer, Disposable {
         verifyServer(chain, {
           trust: trust(),
           trustDomain,
+          pqPolicy: this.#options.pqPolicy,
           nowSeconds: Math.trunc(clock.now().epochMilliseconds / 1000),
         }),
       ...(identity !== undefined && {

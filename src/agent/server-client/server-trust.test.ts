@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { PqPolicy } from '#pq-crypto/alternative-chain.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { newAuthority, newSvid, nowSeconds } from '../../../test/support/certificates.ts'
+import { newHybridAuthority, newHybridSvid } from '../../../test/support/hybrid-certificates.ts'
 import { type ServerTrust, verifyServer } from './server-trust.ts'
 
 const trustDomain = parseTrustDomain('example.org')
@@ -15,7 +17,12 @@ const bundle: Bundle = {
   sequenceNumber: 1n,
 }
 const trusted: ServerTrust = { kind: 'bundle', bundle }
-const against = (trust: ServerTrust) => ({ trust, trustDomain, nowSeconds })
+const against = (trust: ServerTrust, pqPolicy: PqPolicy = 'prefer') => ({
+  trust,
+  trustDomain,
+  pqPolicy,
+  nowSeconds,
+})
 const server = newSvid(authority, 'spiffe://example.org/spire/server').certificate
 
 test('verifyServer() accepts the server of the trust domain', () => {
@@ -54,4 +61,17 @@ test('verifyServer() checks the ID even where nothing else can be checked', () =
   assert.throws(() => verifyServer([workload.certificate], against({ kind: 'insecure' })), {
     reason: 'not-a-server',
   })
+})
+
+test('verifyServer() wants post-quantum signatures as it is told, by the authority of the bundle', () => {
+  const hybrid = newHybridAuthority('example.org')
+  const x509Authorities = [{ certificate: hybrid.certificate, tainted: false }]
+  const trust: ServerTrust = { kind: 'bundle', bundle: { ...bundle, x509Authorities } }
+  const id = 'spiffe://example.org/spire/server'
+  verifyServer([newHybridSvid(hybrid, id).certificate], against(trust, 'require'))
+  const stripped = [newSvid(hybrid, id).certificate]
+  verifyServer(stripped, against(trust, 'prefer'))
+  const absent = { reason: 'pq-signature-absent' }
+  assert.throws(() => verifyServer(stripped, against(trust, 'require')), absent)
+  assert.throws(() => verifyServer([server], against(trusted, 'require')), absent)
 })

@@ -1,9 +1,11 @@
 import { AssayError } from '#base/errors.ts'
 import { parseCertificate } from '#pki/certificate.ts'
+import type { PqPolicy } from '#pq-crypto/alternative-chain.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
+import { verifyHybridX509Svid } from '#spiffe/hybrid-x509-svid.ts'
 import { serverId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import { spiffeIdOf, verifyX509Svid } from '#spiffe/x509-svid.ts'
+import { spiffeIdOf } from '#spiffe/x509-svid.ts'
 
 /** What the agent goes by to recognise its server. */
 export type ServerTrust =
@@ -15,20 +17,23 @@ export type ServerTrust =
  * Checks that a chain (DER, leaf first) is that of a server of `trustDomain`: its ID is `/spire/server`, and it leads
  * to an authority of the bundle. The host name is not looked at.
  *
- * @throws AssayError `unauthenticated`, with a reason of `verifyX509Svid()`, or `not-a-server`.
+ * @throws AssayError `unauthenticated`, with a reason of `verifyHybridX509Svid()`, or `not-a-server`.
  */
 export function verifyServer(
   chain: readonly Uint8Array[],
   against: {
     readonly trust: ServerTrust
     readonly trustDomain: TrustDomain
+    /** What is wanted of its post-quantum signatures. */
+    readonly pqPolicy: PqPolicy
     readonly nowSeconds: number
   },
 ): void {
-  const { trust, trustDomain, nowSeconds } = against
+  const { trust, ...rest } = against
+  const { trustDomain } = against
   const spiffeId =
     trust.kind === 'bundle'
-      ? verifiedId(chain, { bundle: trust.bundle, trustDomain, nowSeconds })
+      ? verifiedId(chain, { bundle: trust.bundle, ...rest })
       : unverifiedId(chain)
   const expected = serverId(trustDomain)
   if (spiffeId !== expected) {
@@ -43,10 +48,11 @@ function verifiedId(
   against: {
     readonly bundle: Bundle
     readonly trustDomain: TrustDomain
+    readonly pqPolicy: PqPolicy
     readonly nowSeconds: number
   },
 ): string {
-  const { bundle, trustDomain, nowSeconds } = against
+  const { bundle, trustDomain, pqPolicy: policy, nowSeconds } = against
   const bundles = (presented: TrustDomain): Bundle => {
     if (presented === trustDomain) return bundle
     // To federate, as a workload would, is no remedy: this is the wrong server or the wrong configuration.
@@ -56,7 +62,7 @@ function verifiedId(
       { reason: 'not-a-server' },
     )
   }
-  return verifyX509Svid({ certificates: chain, bundles, nowSeconds }).spiffeId
+  return verifyHybridX509Svid({ certificates: chain, bundles, nowSeconds, policy }).spiffeId
 }
 
 function unverifiedId([leaf]: readonly Uint8Array[]): string {
