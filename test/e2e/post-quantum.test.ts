@@ -13,7 +13,13 @@ import { LocalAuthorityDefinition } from '#rpc/gen/spire/api/server/localauthori
 import type { Bundle } from '#spiffe/bundle.ts'
 import { verifyHybridX509Svid } from '#spiffe/hybrid-x509-svid.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
-import { LiveAgent, workloadHeader as metadata, ownSelector, Taken } from '../support/live-agent.ts'
+import {
+  eventually,
+  LiveAgent,
+  workloadHeader as metadata,
+  ownSelector,
+  Taken,
+} from '../support/live-agent.ts'
 import { LiveServer, trustDomain } from '../support/live-server.ts'
 import { TcpGate } from '../support/tcp-gate.ts'
 

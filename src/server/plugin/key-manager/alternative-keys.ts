@@ -39,8 +39,10 @@ export interface Sealer {
   unseal(name: string, sealed: Uint8Array): Promise<Uint8Array>
 }
 
-/** What one key costs in the file, times thousands. */
 const maxKeys = 1000
+
+/** Signatures under way at once: Node's pool has four threads, and files are read and written by it too. */
+const maxSigning = 3
 const version = 1
 
 interface Held {
@@ -140,6 +142,25 @@ class SoftwareAlternativeKeys implements AlternativeKeys {
   }
 }
 
+/** Lets `count` works run at once; the others wait in the order they came. */
+function gateOf(count: number): <T>(work: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = []
+  let free = count
+  return async (work) => {
+    if (free === 0) await new Promise<void>((resolve) => waiting.push(resolve))
+    else free--
+    try {
+      return await work()
+    } finally {
+      const next = waiting.shift()
+      if (next === undefined) free++
+      else next()
+    }
+  }
+}
+
+const signing = gateOf(maxSigning)
+
 function hold(id: string, pair: MlDsaKeyPair): Held {
   const { parameterSet, privateKey, publicKey } = pair
   const verifier = parseMlDsaPublicKey(publicKey)
@@ -148,8 +169,14 @@ function hold(id: string, pair: MlDsaKeyPair): Held {
     publicKey,
     async sign(given) {
       const message = new Uint8Array(given)
-      const signature = await signMlDsa(privateKey, message)
-      if (await isMlDsaSignedByLater(verifier, { message, signature })) return signature
+      const { signature, isRight } = await signing(async () => {
+        const made = await signMlDsa(privateKey, message)
+        return {
+          signature: made,
+          isRight: await isMlDsaSignedByLater(verifier, { message, signature: made }),
+        }
+      })
+      if (isRight) return signature
       throw new AssayError('unavailable', `cannot sign with ${id}: this machine computes wrongly`, {
         reason: 'wrong-signature',
       })
