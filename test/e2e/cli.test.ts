@@ -257,6 +257,12 @@ test('agent list, show, count and status tell about the node', async () => {
   assert.deepEqual(counted, { count: 0 })
   assert.partialDeepStrictEqual(status, { state: 'ready', agent_id: agentId, entries: 1 })
   assert.equal(said[0], 'State          ready')
+  assert.match(said.join('\n'), /^Bundle +number \d+$/m)
+  assert.match(said.join('\n'), /^Report +the server /m)
+  assert.match(
+    said.join('\n'),
+    /^Authority +[0-9a-f]{40} \(trusted\): \d+ SVIDs?, the last TIME \(DISTANCE\)$/m,
+  )
   await fails(3, ['agent', 'show', '--spiffe-id', installation.id('/spire/agent/join_token/nix')], {
     message: /assay: .*join_token\/nix/,
   })

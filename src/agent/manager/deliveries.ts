@@ -62,28 +62,26 @@ export class Deliveries {
   readonly #options: DeliveriesOptions
   readonly #streams = new Set<Stream>()
   readonly #waiting = new Set<() => void>()
-  #edition = 0
+  readonly #book: Book = {
+    edition: 0,
+    nowMs: () => this.#nowMs(),
+    changed: () => this.#changed(),
+    closed: (stream) => void this.#streams.delete(stream),
+  }
 
   constructor(options: DeliveriesOptions) {
     this.#options = options
   }
 
   open(verifies: Verifies, reader: Reader | undefined): Delivery {
-    const stream: Stream = new Stream({
-      verifies,
-      reader,
-      edition: () => this.#edition,
-      nowMs: () => this.#nowMs(),
-      onChanged: () => this.#changed(),
-      onClosed: () => this.#streams.delete(stream),
-    })
+    const stream = new Stream(this.#book, { verifies, reader })
     this.#streams.add(stream)
     return stream
   }
 
   /** What there is to send has changed: until it is sent, a stream is behind. */
   advance(): void {
-    this.#edition += 1
+    this.#book.edition += 1
   }
 
   survey(): Survey {
@@ -157,17 +155,20 @@ export class Deliveries {
   }
 }
 
-interface StreamOptions {
-  readonly verifies: Verifies
-  readonly reader: Reader | undefined
-  readonly edition: () => number
-  readonly nowMs: () => number
-  readonly onChanged: () => void
-  readonly onClosed: () => void
+/** What all streams have in common. */
+interface Book {
+  /** Counts what there has been to send. */
+  edition: number
+  nowMs(): number
+  /** Workloads may have something else than before. */
+  changed(): void
+  closed(stream: Stream): void
 }
 
 class Stream implements Delivery {
-  readonly #options: StreamOptions
+  readonly reader: Reader | undefined
+  readonly #verifies: Verifies
+  readonly #book: Book
   #sent: Content | undefined
   #offered: Content | undefined
   #unreadSinceMs = 0
@@ -176,12 +177,13 @@ class Stream implements Delivery {
   /** Whether the log has said that it is not read. */
   isTold = false
 
-  constructor(options: StreamOptions) {
-    this.#options = options
-  }
-
-  get reader(): Reader | undefined {
-    return this.#options.reader
+  constructor(
+    book: Book,
+    { verifies, reader }: { readonly verifies: Verifies; readonly reader: Reader | undefined },
+  ) {
+    this.#book = book
+    this.#verifies = verifies
+    this.reader = reader
   }
 
   /** The one that the workload goes by, or will when it begins to read; undefined: it has nothing yet. */
@@ -208,15 +210,15 @@ class Stream implements Delivery {
   /** A stream that has to wait for an SVID itself cannot be waited for: its bundle comes with that SVID. */
   lags(of: { readonly verifies: Verifies; readonly knows: (bundle: Bundle) => boolean }): boolean {
     const { bundle } = this
-    if (of.verifies !== this.#options.verifies || this.#isWaiting) return false
+    if (of.verifies !== this.#verifies || this.#isWaiting) return false
     return bundle !== undefined && !of.knows(bundle)
   }
 
   offer(content: Content): void {
     this.#isWaiting = false
-    this.#edition = this.#options.edition()
+    this.#edition = this.#book.edition
     this.#offered = content
-    this.#unreadSinceMs = this.#options.nowMs()
+    this.#unreadSinceMs = this.#book.nowMs()
   }
 
   taken(): void {
@@ -224,30 +226,30 @@ class Stream implements Delivery {
     this.#sent = this.#offered
     this.#offered = undefined
     // What is sent first is what the agent holds: nothing has changed by it, unless it took the workload long to read.
-    if (!isFirst || this.#isBehind()) this.#options.onChanged()
+    if (!isFirst || this.#isBehind()) this.#book.changed()
   }
 
   unchanged(content: Content): void {
     this.#isWaiting = false
-    this.#edition = this.#options.edition()
+    this.#edition = this.#book.edition
     if (this.#sent === content) return
     this.#sent = content
-    this.#options.onChanged()
+    this.#book.changed()
   }
 
   nothing(): void {
     if (this.#isWaiting) return
     this.#isWaiting = true
-    this.#options.onChanged()
+    this.#book.changed()
   }
 
   [Symbol.dispose](): void {
-    this.#options.onClosed()
-    if (this.#offered !== undefined || this.#isBehind()) this.#options.onChanged()
+    this.#book.closed(this)
+    if (this.#offered !== undefined || this.#isBehind()) this.#book.changed()
   }
 
   #isBehind(): boolean {
-    return this.#sent !== undefined && this.#edition !== this.#options.edition()
+    return this.#sent !== undefined && this.#edition !== this.#book.edition
   }
 }
 
