@@ -24,6 +24,7 @@ const groups: Readonly<Record<string, () => Promise<{ readonly commands: readonl
   inventory: () => import('./commands/inventory.ts'),
   hsm: () => import('./commands/hsm.ts'),
   authority: () => import('./commands/authority.ts'),
+  approval: () => import('./commands/approval.ts'),
   x509: () => import('./commands/x509.ts'),
   jwt: () => import('./commands/jwt.ts'),
   fetch: () => import('./commands/fetch.ts'),

@@ -162,6 +162,8 @@ const nodeAttestorsSchema = object({
   .default({})
   .describe('How nodes prove themselves. Without any, no node can join.')
 
+const agreeing = () => integer({ min: 1, max: 5, unit: 'administrators' }).default(1)
+
 /** @throws SyntaxError unless it names whole path segments of a SPIFFE ID. */
 const parsePrefix = (text: string): SpiffeId => parseSpiffeId(text.replace(/\/$/, ''))
 
@@ -248,6 +250,19 @@ export const serverConfigSchema = object({
     .optional()
     .describe(
       'Who may administer, and how far; who is in several rows may do what any of them allows. Without this key: whoever may open the socket, with all rights. With it, local callers are told apart by user and group; root and the user the server runs as keep all rights. `admin_ids` and entries with the admin flag give all rights to an ID that has no row.',
+    ),
+  approvals: object({
+    entries: agreeing(),
+    nodes: agreeing().describe('Not for a ban: that must not wait for anybody.'),
+    inventory: agreeing().describe('Not for denying and banning TPMs.'),
+    bundles: agreeing(),
+    svids: agreeing(),
+    authorities: agreeing(),
+    server: agreeing(),
+  })
+    .default({})
+    .describe(
+      'How many administrators have to agree before something of a set is changed or issued, who asks included (`assay approval`). Where any set needs more than one, so does whatever gives somebody rights.',
     ),
   datastore: oneOf({
     sqlite: object({
@@ -435,6 +450,12 @@ export function configWarnings(config: ServerConfig): readonly string[] {
     if (trustDomainOf(id) !== config.trust_domain) {
       warnings.push(`admin_ids grants administration to another trust domain: ${id}`)
     }
+  }
+  const { inventory, nodes } = config.approvals
+  if (inventory > 1 && nodes === 1 && config.node_attestors.join_token !== undefined) {
+    warnings.push(
+      'approvals.inventory is more than 1 and approvals.nodes is not, so one administrator can let a node in by a join token',
+    )
   }
   for (const { spiffe_id: id } of config.administrators ?? []) {
     if (id !== undefined && trustDomainOf(id) !== config.trust_domain) {

@@ -22,10 +22,13 @@ import { type HttpRoute, healthRoutes, listenHttp, metricsRoutes } from '#teleme
 import type { ProcessLog } from '#telemetry/log.ts'
 import { Metrics } from '#telemetry/metrics.ts'
 import { Administrators } from './administrators/administrators.ts'
+import { Approvals } from './administrators/approvals.ts'
+import { approving, mostNeeded } from './api/approving.ts'
 import { Authorizer } from './api/authorize.ts'
 import { ConnectedAgents } from './api/connected-agents.ts'
 import { Guard } from './api/guard.ts'
 import { limiting } from './api/limits.ts'
+import { RequestJudge } from './api/request-judge.ts'
 import { addLocalServices, addTlsServices, type ServiceDependencies } from './api/services.ts'
 import { AuthorityManager } from './authority/authority-manager.ts'
 import { BundleCache } from './bundle/bundle-cache.ts'
@@ -355,6 +358,10 @@ async function openParts(
   registerMetrics(metrics, vitals)
 
   const administrators = newAdministrators(config, process)
+  const approvals = new Approvals({ clock, random })
+  const needsApproval = mostNeeded(config.approvals) > 1
+  const guard = new Guard({ administrators, entries, needsApproval })
+  metrics.beforeReading(() => metrics.approvalsPending(approvals.pending))
   const dependencies: ServiceDependencies = {
     trustDomain,
     clock,
@@ -376,7 +383,13 @@ async function openParts(
     connected,
     holdings,
     replacementSpreadSeconds: config.replacement_spread,
-    guard: new Guard({ administrators, entries }),
+    guard,
+    approvals,
+    approvalsNeeded: approving({
+      approvals,
+      needed: config.approvals,
+      judge: new RequestJudge({ guard, datastore }),
+    }),
     metrics,
     audit,
     startedAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),

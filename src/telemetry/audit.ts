@@ -18,6 +18,10 @@ export interface Decision {
   readonly right?: string
   /** Whom or what it is about: an agent ID, entry id or endorsement key hash. */
   readonly subject?: string
+  /** What needs the approval of others, in words; the id of that request; who agreed to it. */
+  readonly asked?: string
+  readonly approval?: string
+  readonly approvedBy?: readonly string[]
   /** The node attestor's type; only attestations have it. */
   readonly attestationType?: string
   /** The stable name of the failed check. */

@@ -10,6 +10,7 @@ const help = {
   assay_rpc_duration_seconds: 'How long calls took, by service, method and gRPC status.',
   assay_rpc_in_flight: 'Calls and streams that are being served, by service.',
   assay_authorization_denied_total: 'Calls that their caller may not make, by method and reason.',
+  assay_approvals_pending: 'Calls of administrators that wait for others to agree.',
   assay_attestations_total:
     'Node and workload attestations, by kind, attestor, outcome and, where refused, reason.',
   assay_svids_issued_total: 'SVIDs signed, by type; not the server’s own.',
@@ -97,6 +98,7 @@ export class Metrics {
   readonly #refused = this.#counter('assay_svids_refused_total', 'type', 'reason')
   readonly #streams = this.#gauge('assay_streams', 'kind')
   readonly #cacheEntries = this.#gauge('assay_cache_entries', 'cache')
+  readonly #approvalsPending = this.#gauge('assay_approvals_pending')
   readonly #datastoreUp = this.#gauge('assay_datastore_up')
   readonly #datastoreOperations = this.#counter('assay_datastore_operations_total', 'operation')
   readonly #datastoreFailures = this.#counter('assay_datastore_failures_total', 'reason')
@@ -196,6 +198,10 @@ export class Metrics {
 
   cacheEntries(cache: CacheName, count: number): void {
     this.#cacheEntries.set({ cache }, count)
+  }
+
+  approvalsPending(count: number): void {
+    this.#approvalsPending.set(count)
   }
 
   datastoreUp(isUp: boolean): void {

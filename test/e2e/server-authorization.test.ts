@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { AssayError } from '#base/errors.ts'
 import type { Connection } from '#rpc/client.ts'
+import { ApprovalsDefinition } from '#rpc/gen/assay/server/v1/approvals.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
@@ -34,6 +35,7 @@ const shared: readonly ServiceDefinition[] = [
   InventoryDefinition,
   KeysDefinition,
   RefusalsDefinition,
+  ApprovalsDefinition,
 ]
 const localOnly: readonly ServiceDefinition[] = [
   DebugDefinition,

@@ -101,6 +101,11 @@ export const calls: ReadonlyMap<string, CallTraits> = new Map([
   ...rows('spire.api.server.logger.v1.Logger', 'server', {
     methods: 'SetLogLevel ResetLogLevel',
   }),
+  ...rows('assay.server.v1.Approvals', 'administrator', {
+    traits: ['reads'],
+    methods: 'List Get',
+  }),
+  ...rows('assay.server.v1.Approvals', 'administrator', { methods: 'Approve Deny' }),
   ...rows('grpc.health.v1.Health', 'everybody', {
     traits: ['reads'],
     methods: 'Check List Watch',
@@ -124,7 +129,7 @@ export function parseCalls(names: readonly string[]): ReadonlySet<string> {
 
 function parseName(name: string): readonly string[] {
   const found = [...calls].filter(([path, traits]) => {
-    if (name === 'read') return traits.reads && traits.set !== 'everybody'
+    if (name === 'read') return traits.reads && isSet(traits.set)
     if (!name.includes('/')) return traits.set === name && isSet(name)
     return isNamed(path, name)
   })

@@ -6,6 +6,10 @@ export interface CallNotes {
   subject?: string
   /** Only attestations have it. */
   attestationType?: string
+  /** What needs the approval of others, in words; the id of that request; who agreed to it. */
+  asked?: string
+  approval?: string
+  approvedBy?: readonly string[]
   /** Serials and entry ids of what was issued, numbers of items that failed. */
   details?: Readonly<Record<string, unknown>>
 }

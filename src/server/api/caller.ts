@@ -1,5 +1,6 @@
 import type { CallContext } from '#rpc/call.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
+import type { Person } from '../administrators/approvals.ts'
 import type { Rights } from '../administrators/rights.ts'
 import type { AttestedNodeRecord } from '../datastore/datastore.ts'
 
@@ -30,6 +31,21 @@ export function setUser(context: CallContext, name: string | undefined): void {
 
 /** The name of a local caller's user, when it has one and the call came as far as being authorized. */
 export const userOf = (context: CallContext): string | undefined => users.get(context)
+
+/** Who the administrator is that calls, for approvals: one Unix user is one person, and so is one SPIFFE ID. */
+export function personOf(context: CallContext): Person {
+  const { peer } = context
+  const key = peer.kind === 'unix' ? `uid ${peer.uid}` : peer.spiffeId
+  if (key === undefined) throw new TypeError(`${context.method} was called by nobody`)
+  const user = userOf(context)
+  return { key, name: user === undefined ? key : `${user} (${key})` }
+}
+
+const approved = new WeakSet<CallContext>()
+
+/** Others have agreed to this call. */
+export const markApproved = (context: CallContext): void => void approved.add(context)
+export const isApproved = (context: CallContext): boolean => approved.has(context)
 
 /**
  * What the administrator who calls may do.

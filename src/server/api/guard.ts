@@ -1,4 +1,4 @@
-import type { AssayError } from '#base/errors.ts'
+import { AssayError } from '#base/errors.ts'
 import type { CallContext } from '#rpc/call.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import { type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
@@ -6,12 +6,14 @@ import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Administrators } from '../administrators/administrators.ts'
 import { isCovered } from '../administrators/rights.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
-import { prefixesOf, rightsOf } from './caller.ts'
+import { isApproved, prefixesOf, rightsOf } from './caller.ts'
 import { denied } from './denied.ts'
 
 export interface GuardDependencies {
   readonly administrators: Pick<Administrators, 'ids'>
   readonly entries: Pick<AuthorizedEntries, 'isAdmin' | 'isDownstream' | 'entriesBelow'>
+  /** Whether even those with all rights need the agreement of others for what gives rights. */
+  readonly needsApproval: boolean
 }
 
 /**
@@ -23,9 +25,12 @@ export class Guard {
   readonly #administrators: GuardDependencies['administrators']
   readonly #entries: GuardDependencies['entries']
 
-  constructor({ administrators, entries }: GuardDependencies) {
+  readonly #needsApproval: boolean
+
+  constructor({ administrators, entries, needsApproval }: GuardDependencies) {
     this.#administrators = administrators
     this.#entries = entries
+    this.#needsApproval = needsApproval
   }
 
   /** An agent's ID, or one to mint for. @throws AssayError `permission-denied`. */
@@ -85,7 +90,13 @@ export class Guard {
   /** For what gives rights to somebody; `why` says how. @throws AssayError `permission-denied`. */
   checkAll(context: CallContext, why: string): void {
     const rights = rightsOf(context)
-    if (rights.areAll) return
+    if (rights.areAll) {
+      if (!this.#needsApproval || isApproved(context)) return
+      // It was not so when the call began, or it would have been asked for.
+      throw new AssayError('failed-precondition', `cannot go on: ${why}; run this again`, {
+        reason: 'approval-required',
+      })
+    }
     throw denied(context.method, {
       reason: 'needs-all-rights',
       why: `${why}; ${rights.holder} has not all rights, and this needs an administrator who has`,

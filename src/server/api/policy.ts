@@ -113,5 +113,11 @@ export const policy: ReadonlyMap<string, readonly CallerClass[]> = new Map([
     AcceptClock: operators,
     Rotate: operators,
   }),
+  ...methods('assay.server.v1.Approvals', {
+    List: operators,
+    Get: operators,
+    Approve: operators,
+    Deny: operators,
+  }),
   ...methods('assay.server.v1.Refusals', { List: operators }),
 ])

@@ -1,4 +1,5 @@
 import { AssayError } from '#base/errors.ts'
+import { ApprovalsDefinition } from '#rpc/gen/assay/server/v1/approvals.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
@@ -16,9 +17,11 @@ import { healthHandlers } from '#rpc/health.ts'
 import type { RpcServer } from '#rpc/server.ts'
 import type { Interceptor } from '#rpc/service.ts'
 import type { Health } from '#telemetry/health.ts'
+import type { Approvals } from '../administrators/approvals.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { NodeHoldings } from '../node/node-holdings.ts'
 import { type AgentServiceDependencies, newAgentService } from './agent.ts'
+import { newApprovalsService } from './approvals.ts'
 import type { Authorizer } from './authorize.ts'
 import { type BundleServiceDependencies, newBundleService } from './bundle.ts'
 import { type DebugServiceDependencies, newDebugService } from './debug.ts'
@@ -57,6 +60,9 @@ export interface ServiceDependencies
   readonly authorizer: Authorizer
   readonly holdings: NodeHoldings
   readonly limits: Interceptor
+  /** Makes calls wait for the agreement of others. */
+  readonly approvalsNeeded: Interceptor
+  readonly approvals: Approvals
   readonly processLog: AdjustableLog
   readonly health: Pick<Health, 'report'>
 }
@@ -65,12 +71,14 @@ export interface ServiceDependencies
 export function addTlsServices(server: RpcServer, dependencies: ServiceDependencies): void {
   guard(server, 'tls', dependencies)
   server.use(dependencies.limits)
+  server.use(dependencies.approvalsNeeded)
   addSharedServices(server, dependencies)
 }
 
 /** The services for processes on the administration socket: the same ones, and those that are theirs alone. */
 export function addLocalServices(server: RpcServer, dependencies: ServiceDependencies): void {
   guard(server, 'unix', dependencies)
+  server.use(dependencies.approvalsNeeded)
   addSharedServices(server, dependencies)
   server.addService(DebugDefinition, newDebugService(dependencies))
   server.addService(LoggerDefinition, newLoggerService(dependencies.processLog))
@@ -95,6 +103,7 @@ function addSharedServices(server: RpcServer, dependencies: ServiceDependencies)
   server.addService(FeedDefinition, newFeedService(dependencies))
   server.addService(InventoryDefinition, newInventoryService(dependencies))
   server.addService(KeysDefinition, newKeysService(dependencies))
+  server.addService(ApprovalsDefinition, newApprovalsService(dependencies.approvals))
   server.addService(RefusalsDefinition, newRefusalsService(dependencies.audit))
 }
 

@@ -1,0 +1,79 @@
+import { createHash } from 'node:crypto'
+import type { Interceptor } from '#rpc/service.ts'
+import type { Approvals } from '../administrators/approvals.ts'
+import { type CallSet, callSets, calls } from '../administrators/calls.ts'
+import { notesOf } from './call-notes.ts'
+import { callerOf, markApproved, personOf } from './caller.ts'
+import { canonicalJson, requestForPeople, words } from './request-in-words.ts'
+import type { RequestJudge } from './request-judge.ts'
+
+/** How many administrators have to agree to what changes something in each set, who asks included. */
+export type NeededApprovals = Readonly<Partial<Record<CallSet, number>>>
+
+/** The most that any set needs. */
+export const mostNeeded = (needed: NeededApprovals): number =>
+  Math.max(1, ...callSets.map((set) => needed[set] ?? 1))
+
+const rotate = '/assay.server.v1.Keys/Rotate'
+
+/** Makes calls wait for the agreement of others. It stands behind authorization, which says whose call it is. */
+export function approving({
+  approvals,
+  needed,
+  judge,
+}: {
+  readonly approvals: Approvals
+  readonly needed: NeededApprovals
+  readonly judge: RequestJudge
+}): Interceptor {
+  const most = mostNeeded(needed)
+  return async (call, next) => {
+    const { context } = call
+    const caller = callerOf(context)
+    if (most === 1 || (caller?.class !== 'local' && caller?.class !== 'admin')) return next()
+    const { method } = context
+    const traits = calls.get(method)
+    if (traits?.reads || traits?.set === 'administrator') return next()
+    const { request } = call
+    const isPrivileged = await judge.givesRights(method, request)
+    const set = (await judge.countsAs(method, request)) ?? traits?.set
+    const count = isPrivileged ? most : agreeing(set, method, request)
+    if (count === 1) return next()
+    // A rotation that lost its stream says which one it goes on with.
+    const asked = method === rotate ? { ...(request as object), predecessorId: '' } : request
+    const hash = createHash('sha256')
+      .update(`${method}\n${canonicalJson(asked)}`)
+      .digest('hex')
+    const what = words(method, request)
+    const notes = notesOf(context)
+    notes.asked = what
+    const use = approvals.use({
+      method,
+      hash,
+      what,
+      request: requestForPeople(request),
+      requester: personOf(context),
+      needed: count - 1,
+      isPrivileged,
+      isResumable: method === rotate,
+    })
+    notes.approval = use.approval.id
+    notes.approvedBy = use.approval.approvers.map(({ name }) => name)
+    markApproved(context)
+    let wentWell = false
+    try {
+      await next()
+      wentWell = true
+    } finally {
+      use.end(wentWell)
+    }
+  }
+
+  function agreeing(set: string | undefined, method: string, request: unknown): number {
+    // A method nobody has classified may do anything.
+    if (set === undefined || !isSet(set)) return most
+    return judge.onlyTakesAway(method, request) ? 1 : (needed[set] ?? 1)
+  }
+}
+
+const isSet = (name: string): name is CallSet => callSets.some((set) => set === name)

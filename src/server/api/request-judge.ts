@@ -1,0 +1,121 @@
+import { State } from '#rpc/gen/assay/server/v1/inventory.ts'
+import type { SpiffeId } from '#spiffe/spiffe-id.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { Datastore } from '../datastore/datastore.ts'
+import { isBanned } from '../node/banned.ts'
+import { readCsr } from './attest-agent.ts'
+import type { Guard } from './guard.ts'
+
+interface IdMessage {
+  readonly trustDomain: string
+  readonly path: string
+}
+
+/** What can be told of a request before its handler runs. The guard looks again when it is done. */
+export class RequestJudge {
+  readonly #guard: Pick<Guard, 'isPrivileged' | 'isAdministering'>
+  readonly #datastore: Pick<Datastore, 'entry' | 'node'>
+
+  constructor(dependencies: {
+    readonly guard: Pick<Guard, 'isPrivileged' | 'isAdministering'>
+    readonly datastore: Pick<Datastore, 'entry' | 'node'>
+  }) {
+    this.#guard = dependencies.guard
+    this.#datastore = dependencies.datastore
+  }
+
+  /** Somebody could come to have rights by it, as {@link Guard.checkAll} has it. */
+  async givesRights(method: string, request: unknown): Promise<boolean> {
+    switch (method) {
+      case '/spire.api.server.bundle.v1.Bundle/AppendBundle':
+        return true
+      case '/spire.api.server.bundle.v1.Bundle/BatchCreateFederatedBundle':
+      case '/spire.api.server.bundle.v1.Bundle/BatchUpdateFederatedBundle':
+      case '/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle': {
+        const { bundle } = request as {
+          readonly bundle: readonly { readonly trustDomain: string }[]
+        }
+        return bundle.some(({ trustDomain }) =>
+          this.#guard.isAdministering(trustDomain as TrustDomain),
+        )
+      }
+      case '/spire.api.server.entry.v1.Entry/BatchCreateEntry':
+      case '/spire.api.server.entry.v1.Entry/BatchUpdateEntry':
+        return this.#ofEntries((request as { readonly entries: readonly EntryMessage[] }).entries)
+      case '/spire.api.server.entry.v1.Entry/BatchDeleteEntry':
+        return this.#ofEntries(
+          (request as { readonly ids: readonly string[] }).ids.map((id) => ({ id })),
+        )
+      case '/spire.api.server.agent.v1.Agent/CreateJoinToken': {
+        const { agentId, token } = request as {
+          readonly agentId?: IdMessage
+          readonly token: string
+        }
+        return token !== '' || this.#isPrivileged(agentId)
+      }
+      case '/spire.api.server.svid.v1.SVID/MintJWTSVID':
+        return this.#isPrivileged((request as { readonly id?: IdMessage }).id)
+      case '/spire.api.server.svid.v1.SVID/MintX509SVID':
+        return urisOf((request as { readonly csr: Uint8Array }).csr).some((uri) =>
+          this.#guard.isPrivileged(uri as SpiffeId),
+        )
+      default:
+        return false
+    }
+  }
+
+  /** The set it counts as when that is another than its method's: evicting a banned node lets its TPM in again. */
+  async countsAs(method: string, request: unknown): Promise<'inventory' | undefined> {
+    if (method !== '/spire.api.server.agent.v1.Agent/DeleteAgent') return undefined
+    const { id } = request as { readonly id?: IdMessage }
+    if (id === undefined) return undefined
+    const node = await this.#datastore.node(`spiffe://${id.trustDomain}${id.path}` as SpiffeId)
+    return node !== undefined && isBanned(node) ? 'inventory' : undefined
+  }
+
+  /** It stops a machine, or changes nothing: that must not have to wait for anybody. */
+  onlyTakesAway(method: string, request: unknown): boolean {
+    if (method === '/spire.api.server.agent.v1.Agent/BanAgent') return true
+    if (method === '/assay.server.v1.Inventory/Import') {
+      return (request as { readonly dryRun: boolean }).dryRun
+    }
+    if (method !== '/assay.server.v1.Inventory/SetState') return false
+    const { state } = request as { readonly state: State }
+    return state === State.BANNED || state === State.DENIED
+  }
+
+  async #ofEntries(entries: readonly EntryMessage[]): Promise<boolean> {
+    for (const { id, admin, downstream, spiffeId } of entries) {
+      if (admin === true || downstream === true || this.#isPrivileged(spiffeId)) return true
+      const stored = id === undefined || id === '' ? undefined : await this.#datastore.entry(id)
+      if (stored === undefined) continue
+      if (stored.admin || stored.downstream || this.#guard.isPrivileged(stored.spiffeId))
+        return true
+    }
+    return false
+  }
+
+  /** What is not well-formed is nobody's ID, and is refused by the handler. */
+  #isPrivileged(id: IdMessage | undefined): boolean {
+    return (
+      id !== undefined &&
+      this.#guard.isPrivileged(`spiffe://${id.trustDomain}${id.path}` as SpiffeId)
+    )
+  }
+}
+
+interface EntryMessage {
+  readonly id?: string
+  readonly admin?: boolean
+  readonly downstream?: boolean
+  readonly spiffeId?: IdMessage | undefined
+}
+
+function urisOf(csr: Uint8Array): readonly string[] {
+  try {
+    return readCsr(csr).uris
+  } catch {
+    // The handler says what is wrong with it.
+    return []
+  }
+}
