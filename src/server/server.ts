@@ -353,7 +353,17 @@ async function openParts(
 
   const health = new Health()
   const probe = new DatastoreProbe({ datastore, trustDomain, clock, metrics })
-  const vitals = { authorities, bundles, entries, keyManager, nodes, serverSvid, datastore, probe }
+  const vitals = {
+    authorities,
+    holdings,
+    bundles,
+    entries,
+    keyManager,
+    nodes,
+    serverSvid,
+    datastore,
+    probe,
+  }
   registerHealth(health, vitals)
   registerMetrics(metrics, vitals)
 

@@ -6,6 +6,7 @@ import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { Health } from '#telemetry/health.ts'
 import { Metrics } from '#telemetry/metrics.ts'
 import { memoryDatastore } from '../../test/support/memory-datastore.ts'
+import { agentId } from '../../test/support/records.ts'
 import type { KeyManagerStatus } from './plugin/key-manager/key-manager.ts'
 import { DatastoreProbe, registerHealth, registerMetrics, type Vitals } from './vitals.ts'
 
@@ -18,10 +19,18 @@ function vitalsOf(changes: Partial<Vitals> = {}) {
   const datastore = memoryDatastore()
   const health = new Health()
   const vitals: Vitals = {
+    holdings: { survey: () => ({ live: 3, lacking: [agentId('a')], away: 2 }) },
     authorities: {
       health: () => ({ healthy: true, canIssue: true, detail: '' }),
       states: () => [],
       upstream: () => undefined,
+      rotations: () => [
+        {
+          kind: 'jwt' as const,
+          rotation: { predecessorId: 'a', startedAtSeconds: 1, retire: false },
+        },
+      ],
+      bundleSequenceNumber: () => 3n,
     },
     bundles: { size: 1 },
     entries: { size: 2 },
@@ -59,6 +68,13 @@ test('registerHealth() tells of a server without an SVID, and of authorities tha
       health: () => ({ healthy: false, canIssue: true, detail: 'no round' }),
       states: () => [],
       upstream: () => undefined,
+      rotations: () => [
+        {
+          kind: 'jwt' as const,
+          rotation: { predecessorId: 'a', startedAtSeconds: 1, retire: false },
+        },
+      ],
+      bundleSequenceNumber: () => 3n,
     },
   })
   const { ready, checks } = health.report()
@@ -94,4 +110,9 @@ test('registerMetrics() sets gauges when they are read', async () => {
   const text = await metrics.exposition()
   assert.match(text, /^assay_cache_entries\{cache="nodes"\} 3$/m)
   assert.match(text, /^assay_key_manager_state\{state="ok"\} 1$/m)
+  assert.match(text, /^assay_nodes\{state="current"\} 2$/m)
+  assert.match(text, /^assay_nodes\{state="lacking"\} 1$/m)
+  assert.match(text, /^assay_nodes\{state="away"\} 2$/m)
+  assert.match(text, /^assay_rotations\{kind="jwt"\} 1$/m)
+  assert.match(text, /^assay_rotations\{kind="x509"\} 0$/m)
 })

@@ -4,6 +4,7 @@ import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { CheckResult, Health } from '#telemetry/health.ts'
 import type { Metrics } from '#telemetry/metrics.ts'
 import type { AuthorityManager } from './authority/authority-manager.ts'
+import type { Holders } from './authority/holders.ts'
 import type { BundleCache } from './bundle/bundle-cache.ts'
 import type { Datastore } from './datastore/datastore.ts'
 import type { AuthorizedEntries } from './entry/authorized-entries.ts'
@@ -13,7 +14,11 @@ import type { ServerSvid } from './svid/server-svid.ts'
 
 /** The parts of a server that can be unwell. */
 export interface Vitals {
-  readonly authorities: Pick<AuthorityManager, 'health' | 'states' | 'upstream'>
+  readonly authorities: Pick<
+    AuthorityManager,
+    'health' | 'states' | 'upstream' | 'rotations' | 'bundleSequenceNumber'
+  >
+  readonly holdings: Pick<Holders, 'survey'>
   readonly bundles: Pick<BundleCache, 'size'>
   readonly entries: Pick<AuthorizedEntries, 'size'>
   readonly keyManager: Pick<KeyManager, 'status' | 'activity'>
@@ -61,6 +66,14 @@ export function registerMetrics(metrics: Metrics, vitals: Vitals): void {
     metrics.keyManagerState(vitals.keyManager.status().state)
     for (const hsm of vitals.keyManager.activity?.() ?? []) metrics.hsm(hsm)
     metrics.datastoreRevision(vitals.datastore.revision())
+    const { live, lacking, away } = vitals.holdings.survey(
+      vitals.authorities.bundleSequenceNumber(),
+    )
+    metrics.nodes({ current: live - lacking.length, lacking: lacking.length, away })
+    const rotations = vitals.authorities.rotations()
+    for (const kind of ['x509', 'jwt'] as const) {
+      metrics.rotations(kind, rotations.filter((one) => one.kind === kind).length)
+    }
     const end = (kind: 'x509' | 'jwt'): number | undefined =>
       vitals.authorities.states(kind).find(({ state }) => state === 'active')?.expiresAtSeconds
     const expiries = [

@@ -22,6 +22,9 @@ const help = {
   assay_datastore_failures_total: 'Uses of the datastore that failed, by reason.',
   assay_datastore_revision: 'Revision of the last change seen.',
   assay_key_manager_state: '1 for the state the key manager is in, 0 for the others.',
+  assay_nodes:
+    'Attested nodes with a valid SVID: live and with the newest bundle, live and without it, or away.',
+  assay_rotations: 'Rotations that an operator has asked for and that are not done, by kind.',
   assay_hsm_up: '1 while the HSM signs, by token.',
   assay_hsm_state_change_timestamp_seconds:
     'Unix time at which the state of the HSM last changed, by token.',
@@ -104,6 +107,8 @@ export class Metrics {
   readonly #datastoreFailures = this.#counter('assay_datastore_failures_total', 'reason')
   readonly #datastoreRevision = this.#gauge('assay_datastore_revision')
   readonly #keyManagerState = this.#gauge('assay_key_manager_state', 'state')
+  readonly #nodes = this.#gauge('assay_nodes', 'state')
+  readonly #rotations = this.#gauge('assay_rotations', 'kind')
   readonly #hsmUp = this.#gauge('assay_hsm_up', 'token')
   readonly #hsmChange = this.#gauge('assay_hsm_state_change_timestamp_seconds', 'token')
   readonly #hsmSignatures = this.#counter('assay_hsm_signatures_total', 'token')
@@ -225,6 +230,15 @@ export class Metrics {
     for (const one of keyManagerStates) {
       this.#keyManagerState.set({ state: one }, Number(one === state))
     }
+  }
+
+  /** How far the newest bundle has come. */
+  nodes(counts: Readonly<Record<'current' | 'lacking' | 'away', number>>): void {
+    for (const [state, count] of Object.entries(counts)) this.#nodes.set({ state }, count)
+  }
+
+  rotations(kind: 'x509' | 'jwt', count: number): void {
+    this.#rotations.set({ kind }, count)
   }
 
   /** How an HSM is and what it has done in all, since this process began. */
