@@ -1,5 +1,5 @@
 /** The kinds of key Assay keeps in an HSM. Each signs with one scheme only. */
-export type HsmKeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096'
+export type HsmKeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-3072' | 'rsa-4096'
 
 /** What both ends must agree on about a kind of key. */
 export interface HsmKeyProfile {
@@ -33,6 +33,13 @@ const profiles: Readonly<Record<HsmKeyType, HsmKeyProfile>> = {
     hash: 'sha256',
     digestBytes: 32,
     signatureBytes: 256,
+    jwkCurve: undefined,
+  },
+  'rsa-3072': {
+    family: 'rsa',
+    hash: 'sha256',
+    digestBytes: 32,
+    signatureBytes: 384,
     jwkCurve: undefined,
   },
   'rsa-4096': {

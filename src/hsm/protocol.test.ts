@@ -37,7 +37,7 @@ test('every message is read as it was written', () => {
   assert.deepEqual(parseOpenRequest(encodeMessage(open)), open)
   const withSerial = { ...open, tokenSerial: '42' }
   assert.deepEqual(parseOpenRequest(encodeMessage(withSerial)), withSerial)
-  const generate = { label: 'l', type: 'rsa-4096' } as const
+  const generate = { label: 'l', type: 'rsa-3072' } as const
   assert.deepEqual(parseGenerateRequest(encodeMessage(generate)), generate)
   assert.deepEqual(parseDestroyRequest(encodeMessage({ label: 'l' })), { label: 'l' })
   assert.deepEqual(parseKeyDescription(encodeMessage(key)), key)

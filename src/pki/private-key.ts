@@ -5,7 +5,7 @@ import { bitString, contextConstructed, integer, octetString, oid, sequence } fr
 import { curves, ecPublicKeyInfo } from './public-key.ts'
 
 /** Keys that Assay makes, by SPIRE's names of `ca_key_type`. */
-export type KeyType = EcKeyType | 'rsa-2048' | 'rsa-4096'
+export type KeyType = EcKeyType | 'rsa-2048' | 'rsa-3072' | 'rsa-4096'
 export type EcKeyType = 'ec-p256' | 'ec-p384'
 
 export interface KeyPair {
@@ -15,7 +15,7 @@ export interface KeyPair {
 }
 
 const ecCurves = { 'ec-p256': 'P-256', 'ec-p384': 'P-384' } as const
-const rsaBits = { 'rsa-2048': 2048, 'rsa-4096': 4096 } as const
+const rsaBits = { 'rsa-2048': 2048, 'rsa-3072': 3072, 'rsa-4096': 4096 } as const
 const generateAsync = promisify(generate)
 
 /** A fresh key pair. EC keys are made at once in some 30 µs; RSA keys take seconds, off the event loop. */

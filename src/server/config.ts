@@ -9,7 +9,7 @@ import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { certificateQuirks } from '#tpm/verify/certificate-quirks.ts'
 import { type CallSelection, parseCalls } from './administrators/calls.ts'
 
-const keyType = () => choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096')
+const keyType = () => choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096')
 const ip = () =>
   text({ maxBytes: 255 }).describe('An IP address; `0.0.0.0` or `::` for every interface.')
 

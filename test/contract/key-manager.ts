@@ -13,12 +13,13 @@ export interface KeyManagerUnderTest {
   readonly isDurable: boolean
 }
 
-const types: readonly KeyType[] = ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096']
+const types: readonly KeyType[] = ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096']
 
 const scheme: Readonly<Record<KeyType, { hash: string; signatureBytes: number }>> = {
   'ec-p256': { hash: 'sha256', signatureBytes: 64 },
   'ec-p384': { hash: 'sha384', signatureBytes: 96 },
   'rsa-2048': { hash: 'sha256', signatureBytes: 256 },
+  'rsa-3072': { hash: 'sha256', signatureBytes: 384 },
   'rsa-4096': { hash: 'sha256', signatureBytes: 512 },
 }
 

@@ -10,7 +10,8 @@ const curveParameters = {
   'P-384': Uint8Array.fromHex('06052b81040022'),
 } as const
 
-const rsaBits = { 'rsa-2048': 2048, 'rsa-4096': 4096 } as const
+const rsaBits = { 'rsa-2048': 2048, 'rsa-3072': 3072, 'rsa-4096': 4096 } as const
+const rsaTypes = ['rsa-2048', 'rsa-3072', 'rsa-4096'] as const
 
 /** CKM_… that makes a pair of this type. */
 export function generationMechanism(type: HsmKeyType): number {
@@ -42,7 +43,7 @@ export function publicKeyTemplate(type: HsmKeyType, placement?: Placement): Attr
     { type: ck.CKA_VERIFY, value: true },
     ...(placement === undefined ? passing : placementAttributes(placement)),
   ]
-  if (type === 'rsa-2048' || type === 'rsa-4096') {
+  if (type !== 'ec-p256' && type !== 'ec-p384') {
     template.push(
       { type: ck.CKA_MODULUS_BITS, value: rsaBits[type] },
       { type: ck.CKA_PUBLIC_EXPONENT, value: Buffer.from(Uint8Array.of(1, 0, 1)) },
@@ -100,6 +101,11 @@ export function curveOf(parameters: Uint8Array): 'P-256' | 'P-384' | undefined {
   if (equalBytes(parameters, curveParameters['P-256'])) return 'P-256'
   if (equalBytes(parameters, curveParameters['P-384'])) return 'P-384'
   return undefined
+}
+
+/** The type of an RSA key with a modulus of so many bits, or undefined when it is none of ours. */
+export function rsaTypeOf(bits: number): HsmKeyType | undefined {
+  return rsaTypes.find((type) => rsaBits[type] === bits)
 }
 
 /** RFC 8017 §9.2 note 1: DER of DigestInfo up to the digest itself. */

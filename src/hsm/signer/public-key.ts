@@ -2,7 +2,7 @@ import { createPublicKey } from 'node:crypto'
 import { base64Url } from '#base/bytes.ts'
 import type { HsmKeyType } from '../key-type.ts'
 import { type Cryptoki, ck, type Handle } from './cryptoki.ts'
-import { curveOf } from './key-template.ts'
+import { curveOf, rsaTypeOf } from './key-template.ts'
 
 /** A public key read from a token. */
 export interface TokenPublicKey {
@@ -63,15 +63,16 @@ function readRsaKey(cryptoki: Cryptoki, session: Handle, object: Handle): TokenP
     types,
   )
   const n = withoutLeadingZeros(modulus)
-  if (n.length !== 256 && n.length !== 512) {
-    throw new RangeError(`rsa modulus of ${n.length * 8} bits is neither 2048 nor 4096`)
+  const type = rsaTypeOf(n.length * 8)
+  if (type === undefined) {
+    throw new RangeError(`rsa modulus of ${n.length * 8} bits is none of 2048, 3072, 4096`)
   }
   const spki = encodeSpki({
     kty: 'RSA',
     n: base64Url(n),
     e: base64Url(withoutLeadingZeros(exponent)),
   })
-  return { type: n.length === 256 ? 'rsa-2048' : 'rsa-4096', spki }
+  return { type, spki }
 }
 
 function encodeSpki(key: Readonly<Record<string, string>>): Uint8Array {

@@ -22,7 +22,7 @@ const journal: AuthorityJournal = {
     { ...record, keyId: 'k2', state: 'active', issued },
     { ...record, keyId: 'k3', slot: 'B', state: 'prepared', issued },
   ],
-  jwt: [{ ...record, keyType: 'rsa-2048', state: 'preparing', issued: undefined }],
+  jwt: [{ ...record, keyType: 'rsa-3072', state: 'preparing', issued: undefined }],
   rotations: { jwt: { predecessorId: 'bb', startedAtSeconds: 14, retire: true } },
 }
 

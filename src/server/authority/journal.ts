@@ -185,7 +185,7 @@ function readRecord(value: unknown, where: string): AuthorityRecord {
     keyId: text(record.keyId, `${where}.keyId`),
     keyType: oneOf(
       record.keyType,
-      ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096'],
+      ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'],
       `${where}.keyType`,
     ),
     startedAtSeconds: seconds(record.startedAtSeconds, `${where}.startedAtSeconds`),

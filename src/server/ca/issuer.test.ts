@@ -150,7 +150,7 @@ test('issueServerX509Svid() gives the server its profile, and issueX509Svid() re
   )
 })
 
-const caKeyTypes: readonly KeyType[] = ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-4096']
+const caKeyTypes: readonly KeyType[] = ['ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096']
 for (const caKeyType of caKeyTypes) {
   test(`a chain by ${caKeyType} is verified by OpenSSL, Node, @peculiar/x509 and verifyChain()`, async () => {
     const authorities = await openAuthorities({ caKeyType })
@@ -427,7 +427,13 @@ for (const jwtKeyType of caKeyTypes) {
     })
     const [authority] = (await authorities.bundle()).jwtAuthorities
     assert.ok(authority)
-    const alg = { 'ec-p256': 'ES256', 'ec-p384': 'ES384', 'rsa-2048': 'RS256', 'rsa-4096': 'RS256' }
+    const alg = {
+      'ec-p256': 'ES256',
+      'ec-p384': 'ES384',
+      'rsa-2048': 'RS256',
+      'rsa-3072': 'RS256',
+      'rsa-4096': 'RS256',
+    }
     assert.deepEqual(decodeProtectedHeader(svid.token), {
       alg: alg[jwtKeyType],
       kid: authority.keyId,

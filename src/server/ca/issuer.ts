@@ -172,6 +172,7 @@ const jwsAlgorithm: Readonly<Record<KeyType, JwsAlgorithm>> = {
   'ec-p256': 'ES256',
   'ec-p384': 'ES384',
   'rsa-2048': 'RS256',
+  'rsa-3072': 'RS256',
   'rsa-4096': 'RS256',
 }
 

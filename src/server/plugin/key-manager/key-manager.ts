@@ -2,7 +2,7 @@ import type { KeyObject } from 'node:crypto'
 import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 
 /** The kinds of signing key there are, by SPIRE's names. */
-export type KeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-4096'
+export type KeyType = 'ec-p256' | 'ec-p384' | 'rsa-2048' | 'rsa-3072' | 'rsa-4096'
 
 /**
  * A signing key whose private half stays where it was made.

@@ -5,12 +5,15 @@ import type { KeyType, SigningKey } from './key-manager.ts'
 
 const generate = promisify(generateKeyPair)
 
+const rsaBits = { 'rsa-2048': 2048, 'rsa-3072': 3072, 'rsa-4096': 4096 } as const
+const rsaTypes = ['rsa-2048', 'rsa-3072', 'rsa-4096'] as const
+
 /** A private key of that type, in this process's memory. */
 export async function generateSoftwareKey(type: KeyType): Promise<KeyObject> {
   const { privateKey } =
     type === 'ec-p256' || type === 'ec-p384'
       ? await generate('ec', { namedCurve: type === 'ec-p256' ? 'P-256' : 'P-384' })
-      : await generate('rsa', { modulusLength: type === 'rsa-2048' ? 2048 : 4096 })
+      : await generate('rsa', { modulusLength: rsaBits[type] })
   return privateKey
 }
 
@@ -21,8 +24,7 @@ export function keyTypeOf(key: KeyObject): KeyType | undefined {
     if (namedCurve === 'prime256v1') return 'ec-p256'
     if (namedCurve === 'secp384r1') return 'ec-p384'
   } else if (key.asymmetricKeyType === 'rsa') {
-    if (modulusLength === 2048) return 'rsa-2048'
-    if (modulusLength === 4096) return 'rsa-4096'
+    return rsaTypes.find((type) => rsaBits[type] === modulusLength)
   }
   return undefined
 }
@@ -39,7 +41,7 @@ export function softwareSigningKey(
   const verifier = { key: publicKey, dsaEncoding: 'ieee-p1363' } as const
   // RSA takes milliseconds, so it is done in the thread pool; ECDSA costs less than the way there and back.
   const make =
-    type === 'rsa-2048' || type === 'rsa-4096'
+    type !== 'ec-p256' && type !== 'ec-p384'
       ? (message: Uint8Array) =>
           new Promise<Uint8Array>((resolve, reject) => {
             sign(hash, message, signer, (error, signature) =>

@@ -108,7 +108,7 @@ export interface RotationProgress {
 
 export interface Key {
   id: string;
-  /** ec-p256, ec-p384, rsa-2048, rsa-4096 */
+  /** ec-p256, ec-p384, rsa-2048, rsa-3072, rsa-4096 */
   type: string;
   /** x509-ca or jwt; empty for a key that no slot holds. */
   purpose: string;
