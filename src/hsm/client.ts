@@ -14,6 +14,7 @@ import {
   type KeyDescription,
   type OpenRequest,
   parseKeyDescription,
+  type RefusedKey,
   type SignerEvent,
 } from './protocol.ts'
 import { SignerProcess } from './signer-process.ts'
@@ -472,14 +473,15 @@ export class HsmClient implements AsyncDisposable {
 
   /** The token is open: are these the keys we know, and do they sign? Only then do we. */
   async #admit(process: SignerProcess, event: SignerEvent & { state: 'ready' }): Promise<void> {
-    const described = new Map(event.keys.map((key) => [key.label, key]))
-    for (const { label, why } of event.refused) {
-      this.#options.log.error(
-        { key: label, reason: 'hsm-key-refused' },
-        `hsm key is not used: ${why}`,
-      )
-    }
+    const refused = [...event.refused]
     try {
+      const described = this.#select(event.keys, refused)
+      for (const { label, why } of refused) {
+        this.#options.log.error(
+          { key: label, reason: 'hsm-key-refused' },
+          `hsm key is not used: ${why}`,
+        )
+      }
       this.#forgetLostKeys(event.token.serial, described)
       for (const [label, description] of described) {
         if (!this.#keys.has(label)) this.#keys.set(label, new KnownKey(description))
@@ -510,6 +512,24 @@ export class HsmClient implements AsyncDisposable {
     this.#opened.resolve()
     this.#isResuming = false
     this.#resumption.resolve()
+  }
+
+  /** One key for each label. Where the token has several, the public key that is known decides, and else nothing. */
+  #select(
+    descriptions: readonly KeyDescription[],
+    refused: RefusedKey[],
+  ): ReadonlyMap<string, KeyDescription> {
+    const selected = new Map<string, KeyDescription>()
+    for (const [label, candidates] of Map.groupBy(descriptions, (key) => key.label)) {
+      const known = this.#keys.get(label)
+      const [key, ...others] =
+        known === undefined || candidates.length === 1
+          ? candidates
+          : candidates.filter(({ publicKey }) => equalBytes(publicKey, known.spki))
+      if (key !== undefined && others.length === 0) selected.set(label, key)
+      else refused.push({ label, why: `${candidates.length} keys have this label` })
+    }
+    return selected
   }
 
   /**

@@ -1,4 +1,4 @@
-import { equalBytes, utf8Text } from '#base/bytes.ts'
+import { utf8Text } from '#base/bytes.ts'
 import type { HsmKeyType } from '../key-type.ts'
 import { type Cryptoki, ck, type Handle } from './cryptoki.ts'
 import { attributeFault, guardingAttributes } from './key-template.ts'
@@ -22,7 +22,10 @@ export interface RefusedObject {
 /** More private keys than any signer should share a token with. */
 const maxObjects = 10_000
 
-/** Finds keys by label and CKA_ID, and accepts exactly one private half for one public half. */
+/**
+ * Finds keys by label, and their halves by CKA_ID: exactly one private half for one public half. Two pairs of one
+ * label are two keys; which of them is meant is for whoever knows the public key to say.
+ */
 export class KeyFinder {
   readonly #cryptoki: Cryptoki
   readonly #labelPrefix: string
@@ -48,44 +51,65 @@ export class KeyFinder {
     const found: FoundKey[] = []
     const refused: RefusedObject[] = []
     for (const label of labels) {
-      const key = this.one(session, label)
-      if ('spki' in key) found.push(key)
-      else refused.push(key)
+      for (const key of this.#pairs(session, label)) {
+        if ('spki' in key) found.push(key)
+        else refused.push(key)
+      }
     }
     return { found, refused }
   }
 
-  /** The pair under that label, or why there is none to use. */
+  /** The only pair under that label, or why there is none to use. */
   one(session: Handle, label: string): FoundKey | RefusedObject {
-    const privateKeys = this.objects(session, label, ck.CKO_PRIVATE_KEY)
-    const publicKeys = this.objects(session, label, ck.CKO_PUBLIC_KEY)
-    const [privateKey] = privateKeys
-    const [publicKey] = publicKeys
-    const refuse = (why: string): RefusedObject => ({ label, why })
-    if (
-      privateKey === undefined ||
-      publicKey === undefined ||
-      privateKeys.length + publicKeys.length > 2
-    ) {
-      return refuse(
-        `${privateKeys.length} private and ${publicKeys.length} public keys have this label`,
-      )
+    const [pair, ...others] = this.#pairs(session, label)
+    if (pair === undefined) return { label, why: 'nothing has this label' }
+    if (others.length > 0) return { label, why: `${others.length + 1} keys have this label` }
+    return pair
+  }
+
+  /** What stands under a label, matched by CKA_ID. */
+  #pairs(session: Handle, label: string): (FoundKey | RefusedObject)[] {
+    const byId = new Map<string, { privateKeys: Handle[]; publicKeys: Handle[] }>()
+    for (const [half, keyClass] of [
+      ['privateKeys', ck.CKO_PRIVATE_KEY],
+      ['publicKeys', ck.CKO_PUBLIC_KEY],
+    ] as const) {
+      for (const object of this.objects(session, label, keyClass)) {
+        const [id] = this.#cryptoki.attributes(session, object, [ck.CKA_ID])
+        const name = id?.toHex() ?? ''
+        const halves = byId.get(name) ?? { privateKeys: [], publicKeys: [] }
+        halves[half].push(object)
+        byId.set(name, halves)
+      }
     }
-    const [privateId, ...guards] = this.#cryptoki.attributes(session, privateKey, [
-      ck.CKA_ID,
-      ...guardingAttributes,
-    ])
-    const [publicId] = this.#cryptoki.attributes(session, publicKey, [ck.CKA_ID])
-    if (!privateId?.length || !publicId?.length || !equalBytes(privateId, publicId)) {
-      return refuse('CKA_ID of the private and the public key differ')
-    }
-    const fault = attributeFault(guards)
-    if (fault !== undefined) return refuse(fault)
+    return Array.from(byId, ([id, { privateKeys, publicKeys }]) => {
+      const [privateKey, ...morePrivate] = privateKeys
+      const [publicKey, ...morePublic] = publicKeys
+      if (
+        id === '' ||
+        privateKey === undefined ||
+        publicKey === undefined ||
+        morePrivate.length + morePublic.length > 0
+      ) {
+        const halves = `${privateKeys.length} private and ${publicKeys.length} public keys`
+        return { label, why: `${halves} have this label and the CKA_ID ${id || '(none)'}` }
+      }
+      return this.#pair(session, { label, privateKey, publicKey })
+    })
+  }
+
+  #pair(
+    session: Handle,
+    halves: { readonly label: string; readonly privateKey: Handle; readonly publicKey: Handle },
+  ): FoundKey | RefusedObject {
+    const { label, privateKey, publicKey } = halves
+    const fault = attributeFault(this.#cryptoki.attributes(session, privateKey, guardingAttributes))
+    if (fault !== undefined) return { label, why: fault }
     try {
       const { type, spki } = readPublicKey(this.#cryptoki, session, publicKey)
       return { label, handle: privateKey, type, spki }
     } catch (error) {
-      if (error instanceof RangeError) return refuse(error.message)
+      if (error instanceof RangeError) return { label, why: error.message }
       throw error
     }
   }

@@ -37,7 +37,7 @@ test('attributeFault() names each attribute that is not', () => {
     assert.equal(attributeFault(guarded.with(index, new Uint8Array())), name, 'missing')
     assert.equal(attributeFault(guarded.with(index, new Uint8Array(8))), name, 'no CK_BBOOL')
   }
-  assert.equal(attributeFault([]), names[0])
+  assert.equal(attributeFault([]), names.join(', '))
 })
 
 test('privateKeyTemplate() allows signing and nothing else', () => {

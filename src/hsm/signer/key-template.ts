@@ -82,13 +82,14 @@ const required = [
 /** CKA_… to read for {@link attributeFault}, in its order. */
 export const guardingAttributes: readonly number[] = required.map(([, type]) => type)
 
-/** The first attribute that is not as it must be, in words, or undefined when all six are. */
+/** The attributes that are not as they must be, in words, or undefined when all six are. */
 export function attributeFault(values: readonly Uint8Array[]): string | undefined {
-  for (const [index, [name, , wanted]] of required.entries()) {
+  const faults = required.flatMap(([name, , wanted], index) => {
     const value = values[index]
-    if (value?.length !== 1 || (value[0] !== 0) !== wanted) return `${name} is not ${wanted}`
-  }
-  return undefined
+    const isRight = value?.length === 1 && (value[0] !== 0) === wanted
+    return isRight ? [] : [`${name} is not ${wanted}`]
+  })
+  return faults.length === 0 ? undefined : faults.join(', ')
 }
 
 /** CKA_ID of a pair: the first 20 bytes of SHA-256 over its SubjectPublicKeyInfo. */

@@ -136,6 +136,9 @@ export class Token {
   /** Makes a pair under a label that nothing on the token has. */
   generate(label: string, type: HsmKeyType): Promise<KeyDescription> {
     return this.#withWriteSession(async (session) => {
+      const isTaken = this.#finder.objects(session, label, ck.CKO_PRIVATE_KEY).length > 0
+      // Public keys alone are what a crash between the two copies leaves.
+      if (!isTaken) this.#destroyAll(session, label)
       if (this.#finder.objects(session, label).length > 0) {
         throw new AssayError(
           'already-exists',
@@ -191,7 +194,8 @@ export class Token {
   /**
    * CKA_ID is to be derived from the public key, which is known only afterwards, and an object that is not
    * modifiable takes no new CKA_ID. So the pair is born in the session and copied on to the token with its
-   * final attributes (C_CopyObject may set CKA_TOKEN, CKA_MODIFIABLE and CKA_ID: PKCS#11 v2.40 §5.7).
+   * final attributes (C_CopyObject may set CKA_TOKEN, CKA_MODIFIABLE and CKA_ID: PKCS#11 v2.40 §5.7). The private half
+   * comes last, so that whatever ends this before leaves no key behind.
    *
    * @returns false when the module does not copy keys.
    */
@@ -207,8 +211,8 @@ export class Token {
       })
       const id = keyIdOf(readPublicKey(cryptoki, session, pair.publicKey).spki)
       const attributes = placementAttributes({ label: wanted.label, id })
-      cryptoki.copyObject(session, pair.privateKey, attributes)
       cryptoki.copyObject(session, pair.publicKey, attributes)
+      cryptoki.copyObject(session, pair.privateKey, attributes)
       return true
     } catch (error) {
       if (failureKind(error) === 'token') throw error

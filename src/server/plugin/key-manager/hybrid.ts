@@ -55,6 +55,7 @@ export function withAlternativeKeys(
       await alternatives.destroy(id)
     },
     status,
+    ...(classical.activity && { activity: () => classical.activity?.() ?? [] }),
     onStatus: (listener) => classical.onStatus(() => listener(status())),
     ...(classical.resume && { resume: () => classical.resume?.() ?? Promise.resolve() }),
     [Symbol.asyncDispose]: () => classical[Symbol.asyncDispose](),
