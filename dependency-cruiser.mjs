@@ -86,7 +86,7 @@ export default {
     forbid(
       'sql-behind-datastore',
       'everyone else takes a Datastore',
-      { path: '^src/', pathNot: '^src/server/(datastore/|main\\.ts)' },
+      { path: '^src/', pathNot: '^src/server/(datastore/|offline/|main\\.ts)' },
       { path: '^src/server/datastore/sql/' },
     ),
     forbid(
@@ -109,9 +109,9 @@ export default {
     ),
     forbid(
       'cli-speaks-the-api',
-      'a command uses an RPC client, never the process’s insides',
+      'a command uses an RPC client, never the process’s insides; offline/ is for data that no process has',
       { path: '^src/(cli|console)/' },
-      { path: `^src/${halves}/`, pathNot: `^src/${halves}/(main|config)\\.ts` },
+      { path: `^src/${halves}/`, pathNot: `^src/(${halves}/(main|config)\\.ts|server/offline/)` },
     ),
 
     forbid(
@@ -133,7 +133,7 @@ export default {
     forbid(
       'door-databases',
       '',
-      { path: '^src/', pathNot: '^src/server/datastore/sql/' },
+      { path: '^src/', pathNot: '^src/server/(datastore/sql|offline)/' },
       { path: '^(node:)?sqlite$|(^|/)pg($|/)' },
     ),
     forbid(

@@ -157,6 +157,7 @@ async function openParts(
       port: config.server_port,
       trustDomain,
       trust: () => anchor.trust,
+      heldSequence: () => identities.bundles.own?.sequenceNumber ?? 0n,
       issuerIdOf: (chain) =>
         identities.bundles.issuerIdOf(chain, Math.trunc(clock.now().epochMilliseconds / 1000)),
       requirePqKem: config.require_pq_kem,

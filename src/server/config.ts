@@ -183,7 +183,7 @@ const administratorSchema = object(
       .as((names): CallSelection => parseCalls(names))
       .optional()
       .describe(
-        'What may be called: `read` (all that changes nothing), `entries`, `nodes`, `inventory`, `bundles`, `svids`, `authorities`, `server`, a method such as `Entry/GetEntry`, or `Entry/*`. Default: everything.',
+        'What may be called: `read` (all that changes nothing), `entries`, `nodes`, `inventory`, `bundles`, `svids`, `authorities`, `server`, `backup`, a method such as `Entry/GetEntry`, or `Entry/*`. Default: everything.',
       ),
     spiffe_id_prefixes: list(text({ maxBytes: 2048 }).as(parsePrefix))
       .as((prefixes) => {

@@ -40,6 +40,7 @@ import { AuthorizedEntries } from './entry/authorized-entries.ts'
 import { keepHouse } from './housekeeping.ts'
 import { meteredAuthority } from './metered-authority.ts'
 import { meteredDatastore } from './metered-datastore.ts'
+import { LostState } from './node/lost-state.ts'
 import { NodeCache } from './node/node-cache.ts'
 import { NodeHoldings } from './node/node-holdings.ts'
 import type { KeyManager } from './plugin/key-manager/key-manager.ts'
@@ -374,6 +375,7 @@ async function openParts(
   metrics.beforeReading(() => metrics.approvalsPending(approvals.pending))
   const dependencies: ServiceDependencies = {
     trustDomain,
+    serverName,
     clock,
     random,
     log: log.child({ component: 'api' }),
@@ -392,6 +394,11 @@ async function openParts(
     attestorTypes: new Set(attestors.keys()),
     connected,
     holdings,
+    lostState: new LostState({
+      heldSequence: () => bundles.bundle(trustDomain)?.sequenceNumber ?? 0n,
+      clock,
+      log: log.child({ component: 'datastore' }),
+    }),
     replacementSpreadSeconds: config.replacement_spread,
     guard,
     approvals,

@@ -666,6 +666,25 @@ test('version, help and completion need no daemon', async () => {
   await fails(2, ['completion', 'tcsh'], { message: /needs a SHELL: bash, zsh, fish/ })
 })
 
+test('backup writes a file, and restore says what it did', async () => {
+  const file = installation.at('cli.backup')
+  const [first = ''] = await lines('backup', file)
+  assert.match(first, /^Backup +DIR\/cli\.backup$/)
+  const backup = (await json(['backup', file, '--force'])) as { keys_in: string }
+  assert.match(backup.keys_in, /^disk /)
+  await fails(2, ['backup'], { message: /needs a FILE/ })
+  const config = installation.at('elsewhere.yaml')
+  writeFileSync(
+    config,
+    `trust_domain: example.org\ndata_dir: elsewhere\nkey_manager: { memory: {} }\n`,
+  )
+  const args = ['restore', file, '--config', config]
+  assert.match((await lines(...args)).join('\n'), /^As of +TIME .*\n.*\nRestored +DIR\/elsewhere/m)
+  const again = (await json([...args, '--force'])) as { moved_on_by: number; set_aside: string[] }
+  assert.deepEqual([again.moved_on_by, again.set_aside.length], [1_000_000, 2])
+  await fails(2, ['restore'], { message: /needs the FILE/ })
+})
+
 test('helper checks its file, and says so', async () => {
   const file = installation.at('helper.yaml')
   writeFileSync(file, `cert_dir: files\nsvid_file_name: svid.pem\n`)

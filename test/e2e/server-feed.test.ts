@@ -22,7 +22,7 @@ class Watching implements AsyncDisposable {
   constructor(agent: TestAgent, agentVersion = '') {
     this.#updates = agent.connection
       .client(FeedDefinition)
-      .watch({ agentVersion }, { signal: this.#stop.signal })
+      .watch({ agentVersion, bundleSequenceNumber: 0n }, { signal: this.#stop.signal })
       [Symbol.asyncIterator]()
   }
 

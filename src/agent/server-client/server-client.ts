@@ -36,6 +36,8 @@ export interface ServerClientOptions {
   readonly trustDomain: TrustDomain
   /** Asked for at each connection. */
   readonly trust: () => ServerTrust
+  /** Sequence number of the own bundle that is held; zero: none is. */
+  readonly heldSequence: () => bigint
   /** Names the authority that a chain (DER, leaf first) ends at. */
   readonly issuerIdOf: (chain: readonly Uint8Array[]) => string
   readonly requirePqKem: boolean
@@ -130,9 +132,10 @@ export class ServerClient implements Issuer, Disposable {
   }
 
   async *#watch(connection: Connection, signal: AbortSignal): AsyncGenerator<Update> {
-    const { trustDomain, agentVersion, clock, log } = this.#options
+    const { trustDomain, agentVersion, clock, heldSequence, log } = this.#options
     try {
-      const feed = connection.client(FeedDefinition).watch({ agentVersion }, { signal })
+      const request = { agentVersion, bundleSequenceNumber: heldSequence() }
+      const feed = connection.client(FeedDefinition).watch(request, { signal })
       const alive = endWhenStalled(feed, { limit: longestSilence, clock, signal })
       for await (const message of alive) yield updateFrom(message, trustDomain, log)
       return

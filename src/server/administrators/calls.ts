@@ -9,6 +9,7 @@ export const callSets = [
   'svids',
   'authorities',
   'server',
+  'backup',
 ] as const
 
 export type CallSet = (typeof callSets)[number]
@@ -106,6 +107,8 @@ export const calls: ReadonlyMap<string, CallTraits> = new Map([
     methods: 'List Get',
   }),
   ...rows('assay.server.v1.Approvals', 'administrator', { methods: 'Approve Deny' }),
+  // A backup holds everything, so it is no part of `server`.
+  ...rows('assay.server.v1.Backup', 'backup', { methods: 'Create' }),
   ...rows('grpc.health.v1.Health', 'everybody', {
     traits: ['reads'],
     methods: 'Check List Watch',

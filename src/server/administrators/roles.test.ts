@@ -27,6 +27,7 @@ const changes: Readonly<Record<string, string>> = {
   authorities:
     'Bundle/AppendBundle LocalAuthority/PrepareX509Authority LocalAuthority/ActivateX509Authority LocalAuthority/TaintX509Authority LocalAuthority/TaintX509UpstreamAuthority LocalAuthority/RevokeX509Authority LocalAuthority/RevokeX509UpstreamAuthority LocalAuthority/PrepareJWTAuthority LocalAuthority/ActivateJWTAuthority LocalAuthority/TaintJWTAuthority LocalAuthority/RevokeJWTAuthority LocalAuthority/PrepareWITAuthority LocalAuthority/ActivateWITAuthority LocalAuthority/TaintWITAuthority LocalAuthority/RevokeWITAuthority Keys/Resume Keys/AcceptClock Keys/Rotate',
   server: 'Logger/SetLogLevel Logger/ResetLogLevel',
+  backup: 'Backup/Create',
 }
 const everySet = Object.keys(changes)
 

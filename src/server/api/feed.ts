@@ -9,6 +9,7 @@ import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { BundleCache } from '../bundle/bundle-cache.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
+import type { LostState } from '../node/lost-state.ts'
 import type { NodeCache } from '../node/node-cache.ts'
 import type { HoldingsReport, NodeHoldings } from '../node/node-holdings.ts'
 import { recordAgentVersion } from './agent.ts'
@@ -27,6 +28,7 @@ export interface FeedServiceDependencies {
   readonly datastore: Pick<Datastore, 'node' | 'updateNode' | 'revision'>
   readonly connected: ConnectedAgents
   readonly holdings: Pick<NodeHoldings, 'report'>
+  readonly lostState: Pick<LostState, 'compare'>
   /** Over how many seconds agents spread the replacement of what a tainted authority signed. */
   readonly replacementSpreadSeconds: number
   readonly clock: Clock
@@ -43,7 +45,10 @@ export function newFeedService(dependencies: FeedServiceDependencies) {
      * because the next update is worked out only when the last one is on its way. The stream ends as soon as
      * the agent may no longer act: banned, evicted, its SVID expired or replaced.
      */
-    async *watch({ agentVersion }: WatchRequest, context: CallContext): AsyncGenerator<Encoded> {
+    async *watch(
+      { agentVersion, bundleSequenceNumber }: WatchRequest,
+      context: CallContext,
+    ): AsyncGenerator<Encoded> {
       const agentId = agentOf(context)
       const peer = context.peer as TlsPeer
       if (agentVersion.length > 255) throw malformed('agent version', 'it is too long')
@@ -51,6 +56,7 @@ export function newFeedService(dependencies: FeedServiceDependencies) {
         await recordAgentVersion(dependencies.datastore, agentId, agentVersion)
       }
       const { trustDomain, entries, nodes, bundles, connected, clock, datastore } = dependencies
+      dependencies.lostState.compare(agentId, bundleSequenceNumber)
       using listening = new DisposableStack()
       const news = new News(clock)
       listening.use(connected.add(agentId, peer.address))

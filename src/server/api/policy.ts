@@ -100,6 +100,7 @@ export const policy: ReadonlyMap<string, readonly CallerClass[]> = new Map([
     ResetLogLevel: local,
   }),
   ...methods('grpc.health.v1.Health', { Check: local, List: local, Watch: local }),
+  ...methods('assay.server.v1.Backup', { Create: local }),
   ...methods('assay.server.v1.Feed', { Watch: agents, Report: agents }),
   ...methods('assay.server.v1.Inventory', {
     List: operators,

@@ -1,5 +1,6 @@
 import { AssayError } from '#base/errors.ts'
 import { ApprovalsDefinition } from '#rpc/gen/assay/server/v1/approvals.ts'
+import { BackupDefinition } from '#rpc/gen/assay/server/v1/backup.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
@@ -23,6 +24,7 @@ import type { NodeHoldings } from '../node/node-holdings.ts'
 import { type AgentServiceDependencies, newAgentService } from './agent.ts'
 import { newApprovalsService } from './approvals.ts'
 import type { Authorizer } from './authorize.ts'
+import { type BackupServiceDependencies, newBackupService } from './backup.ts'
 import { type BundleServiceDependencies, newBundleService } from './bundle.ts'
 import { type DebugServiceDependencies, newDebugService } from './debug.ts'
 import { type EntryServiceDependencies, newEntryService } from './entry.ts'
@@ -39,6 +41,7 @@ import { newTrustDomainService } from './trust-domain.ts'
 /** What the services of a server work with, all of them together. */
 export interface ServiceDependencies
   extends AgentServiceDependencies,
+    BackupServiceDependencies,
     BundleServiceDependencies,
     DebugServiceDependencies,
     EntryServiceDependencies,
@@ -46,7 +49,7 @@ export interface ServiceDependencies
     KeysServiceDependencies,
     ObserveDependencies,
     SvidServiceDependencies {
-  readonly datastore: AgentServiceDependencies['datastore']
+  readonly datastore: AgentServiceDependencies['datastore'] & BackupServiceDependencies['datastore']
   readonly entries: EntryServiceDependencies['entries'] &
     FeedServiceDependencies['entries'] &
     SvidServiceDependencies['entries'] &
@@ -81,6 +84,7 @@ export function addLocalServices(server: RpcServer, dependencies: ServiceDepende
   server.use(dependencies.approvalsNeeded)
   addSharedServices(server, dependencies)
   server.addService(DebugDefinition, newDebugService(dependencies))
+  server.addService(BackupDefinition, newBackupService(dependencies))
   server.addService(LoggerDefinition, newLoggerService(dependencies.processLog))
   const { health, clock } = dependencies
   server.addService(

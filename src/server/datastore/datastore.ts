@@ -121,6 +121,23 @@ export interface NodeFilter {
 /** What happens to entries that federate with a bundle that is deleted. */
 export type BundleDeletion = 'restrict' | 'delete' | 'dissociate'
 
+/** A copy of everything of one moment, in a file that is removed when this is disposed of. */
+export interface Snapshot extends AsyncDisposable {
+  readonly path: string
+  readonly bytes: number
+  /** How many migrations it has seen. */
+  readonly schemaVersion: number
+  readonly revision: number
+  /** Sequence numbers of the bundles in it. */
+  readonly bundles: ReadonlyMap<TrustDomain, bigint>
+}
+
+export interface SnapshotOptions {
+  readonly signal: AbortSignal
+  /** Both count in the same unit. */
+  readonly onProgress: (done: number, total: number) => void
+}
+
 /**
  * Everything the servers of a trust domain share and must not lose. A call that resolves is durable (an
  * `fsync` has happened); one that rejects has changed nothing. Every change of an entry, node, bundle or
@@ -241,6 +258,9 @@ export interface Datastore extends AsyncDisposable {
     state?: EnrolmentState,
   ): Promise<InventoryRecord | undefined>
   listInventory(state: EnrolmentState | undefined, page: Page): Promise<Listed<InventoryRecord>>
+
+  /** Copies everything but join tokens while others read and write. @throws AssayError; the signal's reason. */
+  snapshot(options: SnapshotOptions): Promise<Snapshot>
 
   /**
    * The authority journal of one server: an opaque document, replaced as a whole. `server` is a stable name of

@@ -17,12 +17,15 @@ import type {
   Listed,
   NodeFilter,
   Page,
+  Snapshot,
+  SnapshotOptions,
 } from '../datastore.ts'
 import { BundleTable } from './sqlite/bundle-table.ts'
 import { EntryTable } from './sqlite/entry-table.ts'
 import { InventoryTable } from './sqlite/inventory-table.ts'
 import { NodeTable } from './sqlite/node-table.ts'
 import { type OpenDatabase, openDatabase } from './sqlite/open-database.ts'
+import { takeSnapshot } from './sqlite/snapshot.ts'
 import { datastoreError, takenError } from './sqlite/sqlite-error.ts'
 import { Writer } from './sqlite/writer.ts'
 
@@ -44,12 +47,13 @@ export function openSqliteDatastore(options: {
   readonly log: Log
 }): SqliteDatastore {
   const log = options.log.child({ component: 'datastore' })
-  return new Sqlite(openDatabase(options.path, { log }), log)
+  return new Sqlite(openDatabase(options.path, { log }), options.path, log)
 }
 
 class Sqlite implements SqliteDatastore {
   readonly schemaVersion: number
   readonly #open: OpenDatabase
+  readonly #path: string
   readonly #writer: Writer
   readonly #entries: EntryTable
   readonly #nodes: NodeTable
@@ -61,10 +65,11 @@ class Sqlite implements SqliteDatastore {
   readonly #journal: StatementSync
   readonly #putJournal: StatementSync
 
-  constructor(open: OpenDatabase, log: Log) {
+  constructor(open: OpenDatabase, path: string, log: Log) {
     const database: DatabaseSync = open.database
     this.schemaVersion = open.schemaVersion
     this.#open = open
+    this.#path = path
     this.#writer = new Writer(database, { log })
     this.#entries = new EntryTable(database)
     this.#nodes = new NodeTable(database)
@@ -258,6 +263,17 @@ class Sqlite implements SqliteDatastore {
     page: Page,
   ): Promise<Listed<InventoryRecord>> {
     return this.#read(() => this.#inventory.list(state, page))
+  }
+
+  async snapshot(options: SnapshotOptions): Promise<Snapshot> {
+    if (this.#path === ':memory:') {
+      throw new AssayError('unimplemented', 'cannot copy a datastore that is in memory only')
+    }
+    try {
+      return await takeSnapshot(this.#open.database, this.#path, options)
+    } catch (error) {
+      throw datastoreError(error)
+    }
   }
 
   async journal(server: string): Promise<string | undefined> {

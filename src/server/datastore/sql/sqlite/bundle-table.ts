@@ -73,6 +73,13 @@ export class BundleTable {
     return after
   }
 
+  /** Adds to the sequence number, which is told to nobody. */
+  moveOn(trustDomain: TrustDomain, by: bigint): void {
+    const bundle = this.get(trustDomain)
+    if (bundle === undefined) return
+    this.#put.run(trustDomain, encode({ ...bundle, sequenceNumber: bundle.sequenceNumber + by }))
+  }
+
   /** @returns whether there was one. */
   delete(trustDomain: TrustDomain, record: Record): boolean {
     if (this.#delete.run(trustDomain).changes === 0) return false

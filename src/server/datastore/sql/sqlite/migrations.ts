@@ -114,7 +114,7 @@ export const migrations: readonly Migration[] = [
 ]
 
 /** `ASSY`: marks the file as ours (https://www.sqlite.org/pragma.html#pragma_application_id). */
-const applicationId = 0x41_53_53_59
+export const applicationId = 0x41_53_53_59
 
 /**
  * Brings a database to the newest schema, each step in a transaction of its own.

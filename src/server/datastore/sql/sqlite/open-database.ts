@@ -78,7 +78,8 @@ function makePrivateFile(path: string, log: Log): void {
   }
 }
 
-function lock(path: string): Disposable {
+/** Keeps other servers out of the database at `path` until it is disposed of. @throws AssayError `datastore-locked`. */
+export function lock(path: string): Disposable {
   const held = `${path}.lock`
   closeSync(openSync(held, 'a', 0o600))
   const database = new DatabaseSync(held, { timeout: 0 })

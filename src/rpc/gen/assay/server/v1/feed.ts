@@ -9,6 +9,11 @@ import { Entry } from "../../../spire/api/types/entry.ts";
 export interface WatchRequest {
   /** The agent's version, for the node's record. */
   agentVersion: string;
+  /**
+   * Sequence number of the own trust domain's bundle that the agent holds; zero: none. A server that has a lower one
+   * has lost changes.
+   */
+  bundleSequenceNumber: bigint;
 }
 
 export interface Update {
@@ -60,13 +65,19 @@ export interface ReportResponse {
 }
 
 function createBaseWatchRequest(): WatchRequest {
-  return { agentVersion: "" };
+  return { agentVersion: "", bundleSequenceNumber: 0n };
 }
 
 export const WatchRequest: MessageFns<WatchRequest> = {
   encode(message: WatchRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.agentVersion !== "") {
       writer.uint32(10).string(message.agentVersion);
+    }
+    if (message.bundleSequenceNumber !== 0n) {
+      if (BigInt.asUintN(64, message.bundleSequenceNumber) !== message.bundleSequenceNumber) {
+        throw new globalThis.Error("value provided for field message.bundleSequenceNumber of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.bundleSequenceNumber);
     }
     return writer;
   },
@@ -92,6 +103,14 @@ export const WatchRequest: MessageFns<WatchRequest> = {
             message.agentVersion = reader.string();
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.bundleSequenceNumber = reader.uint64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -109,6 +128,9 @@ export const WatchRequest: MessageFns<WatchRequest> = {
     if (message.agentVersion !== undefined) {
       obj.agent_version = message.agentVersion;
     }
+    if (message.bundleSequenceNumber !== undefined) {
+      obj.bundle_sequence_number = message.bundleSequenceNumber.toString();
+    }
     return obj;
   },
 
@@ -118,6 +140,9 @@ export const WatchRequest: MessageFns<WatchRequest> = {
   fromPartial<I extends Exact<DeepPartial<WatchRequest>, I>>(object: I): WatchRequest {
     const message = createBaseWatchRequest();
     message.agentVersion = object.agentVersion ?? "";
+    message.bundleSequenceNumber = (object.bundleSequenceNumber !== undefined && object.bundleSequenceNumber !== null)
+      ? BigInt(object.bundleSequenceNumber)
+      : 0n;
     return message;
   },
 };
