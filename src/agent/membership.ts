@@ -2,7 +2,7 @@ import { Backoff } from '#base/backoff.ts'
 import type { Clock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
-import type { Random } from '#base/random.ts'
+import { type Random, randomFraction } from '#base/random.ts'
 import { runTasks } from '#base/tasks.ts'
 import { trustDomainOf } from '#spiffe/spiffe-id.ts'
 import type { Metrics } from '#telemetry/metrics.ts'
@@ -39,6 +39,8 @@ export interface MembershipOptions {
 /** A node that proves itself again and again in vain asks less and less often. */
 const firstRetry = Temporal.Duration.from({ milliseconds: 500 })
 const longestRetry = Temporal.Duration.from({ seconds: 30 })
+/** A server that was only started again must not have every agent attest at once. */
+const longestRefusalMs = 30_000
 /** When to ask again after an SVID that is tainted from the start. */
 const taintedRetry = Temporal.Duration.from({ seconds: 10 })
 
@@ -122,10 +124,14 @@ export class Membership {
     }
     const watch = (s: AbortSignal) => client.watch(s)
     const report = (s: AbortSignal) => reporter.run(s)
+    const onLost = () => this.#renewIfRefused()
     await runTasks(AbortSignal.any([signal, stop.signal]), [
       async (s) =>
         ended(
-          await followServer({ watch, report, identities, status, metrics, clock, random, log }, s),
+          await followServer(
+            { watch, report, onLost, identities, status, metrics, clock, random, log },
+            s,
+          ),
         ),
       async (s) => ended(await this.#svid.keep(identity, s)),
     ])
@@ -192,6 +198,18 @@ export class Membership {
     if (own === undefined || identities.bundles.trustOf(own.authorityId) !== 'tainted') return
     const soonMs = clock.now().add(taintedRetry).epochMilliseconds
     this.#svid.renewBy(Math.max(soonMs, identities.replaceAtMs(own.authorityId)))
+  }
+
+  /**
+   * A server that has revoked the authority of our SVID lets us in no more, and so cannot say that it has. If that is
+   * what has happened, the SVID must not wait for its moment.
+   */
+  #renewIfRefused(): void {
+    const { client, identities, clock, random } = this.#options
+    const own = client.ownSvid()
+    if (own === undefined || identities.bundles.trustOf(own.authorityId) !== 'tainted') return
+    const delayMs = longestRefusalMs * randomFraction(random)
+    this.#svid.renewBy(clock.now().epochMilliseconds + delayMs)
   }
 
   async #loadIdentity(): Promise<AgentIdentity | undefined> {

@@ -207,3 +207,19 @@ test('a workload gets no token of a key that its bundle lacks, and none of a tai
   assert.equal(kid, next)
   assert.ok((await keyIds()).includes(next))
 })
+
+// The last one: this agent joined by a token, and is not let in again.
+test('an agent that the server lets in no more, because it revoked a tainted authority, does not wait for its moment', async () => {
+  // It signed the agent's own SVID, and another one has taken over since.
+  const authorityId = (await authorities.getX509AuthorityState({})).old?.authorityId ?? ''
+  await authorities.taintX509Authority({ authorityId })
+  await statusWhen(
+    (status) => status.authorities.some(({ trust }) => trust === 'tainted'),
+    'the taint',
+  )
+  await authorities.revokeX509Authority({ authorityId })
+  const attempts = () => agent.lines.filter((line) => line.includes('cannot renew the agent'))
+  const before = attempts().length
+  await passTime(clock, 1)
+  await eventually(() => attempts().length > before || undefined, 'an attempt to renew')
+})

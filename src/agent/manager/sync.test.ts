@@ -81,6 +81,7 @@ async function follow(turns: readonly Turn[]) {
         feeds.push('open')
         signal.addEventListener('abort', () => feeds.push('ended'), { once: true })
       },
+      onLost: () => feeds.push('lost'),
       identities,
       status,
       metrics: new Metrics(),
@@ -126,7 +127,8 @@ test('followServer() believes a partial update that takes away everything', asyn
 
 test('followServer() keeps what it holds while the server is away, and says that it is', async () => {
   const away = new AssayError('unavailable', 'connection refused')
-  const { entries, states } = await follow([[update(['a'])], away, away])
+  const { entries, states, feeds } = await follow([[update(['a'])], away, away])
+  assert.equal(feeds.filter((what) => what === 'lost').length, 1)
   assert.deepEqual(entries, ['a'])
   assert.ok(states.includes('ready'))
   assert.ok(states.includes('degraded no word of the server: connection refused'))
@@ -160,7 +162,7 @@ test('followServer() says how far the clock is off, and stops saying so when it 
 test('followServer() has the agent report over each feed, and never where there is none', async () => {
   const twice = [update(['a']), update([], { complete: false, revision: 2n })]
   const { feeds } = await follow([twice, new AssayError('unavailable', 'away'), twice])
-  assert.deepEqual(feeds, ['open', 'ended', 'open', 'ended'])
+  assert.deepEqual(feeds, ['open', 'ended', 'lost', 'open', 'ended'])
   const polled = update(['a'], { source: 'poll', revision: 0n })
   assert.deepEqual((await follow([[polled, polled]])).feeds, [])
 })

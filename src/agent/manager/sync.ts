@@ -16,6 +16,8 @@ export interface SyncOptions {
   readonly identities: Identities
   /** Tells the server what the agent has, until the signal aborts. */
   readonly report: (signal: AbortSignal) => Promise<void>
+  /** Called when the server was followed, or was to be, and cannot be. Not again until it was followed. */
+  readonly onLost: () => void
   readonly status: AgentStatus
   readonly metrics: Metrics
   readonly clock: Clock
@@ -107,8 +109,9 @@ class Follower {
 
   /** The server cannot be followed at present, or, as it says itself, at all: then whoever is told of it says so. */
   lost(error: unknown, { isEnd }: { readonly isEnd: boolean }): void {
-    const { identities, status, metrics, log } = this.#options
+    const { identities, status, metrics, onLost, log } = this.#options
     const why = explainServerError(error)
+    if (!isEnd && !this.#isLost) onLost()
     metrics.serverReachable(false)
     status.enter(
       identities.isSynchronized ? 'degraded' : 'attesting',
