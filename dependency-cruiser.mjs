@@ -41,6 +41,7 @@ export default {
     layer('host', 'base'),
     layer('tpm', 'base', 'pki', 'pq-crypto'),
     layer('hsm', 'base', 'pki', 'pq-crypto', 'host'),
+    layer('ceremony', 'base', 'pki', 'pq-crypto', 'spiffe', 'issuance', 'config', 'host', 'hsm'),
     layer('rpc', 'base', 'pki', 'pq-crypto', 'spiffe', 'host'),
     layer('workload-client', 'base', 'pki', 'pq-crypto', 'spiffe', 'host', 'rpc'),
     layer('attestation', 'base', 'pki', 'pq-crypto', 'spiffe', 'tpm'),

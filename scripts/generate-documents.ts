@@ -3,6 +3,7 @@
 import { globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import process from 'node:process'
 import { agentConfigSchema } from '#agent/config.ts'
+import { ceremonySchema } from '#ceremony/ceremony-file.ts'
 import { allCommands } from '#cli/catalog.ts'
 import { commonOptions, type Option } from '#cli/command.ts'
 import { exitStatuses } from '#cli/exit-status.ts'
@@ -23,8 +24,8 @@ function configuration(): string {
 One YAML file a daemon. Names are SPIRE's wherever the meaning is the same. An unknown key is an error that names
 its line; \`bin/assay-server validate --config FILE\` and \`bin/assay-agent validate --config FILE\` check without starting.
 Durations are written \`90s\`, \`15m\`, \`24h\` or \`1h30m\`. No secret stands in these files: keys that end in \`_file\` name
-where it is. Editors can use [server.schema.json](server.schema.json), [agent.schema.json](agent.schema.json) and
-[helper.schema.json](helper.schema.json).
+where it is. Editors can use [server.schema.json](server.schema.json), [agent.schema.json](agent.schema.json),
+[helper.schema.json](helper.schema.json) and [ceremony.schema.json](ceremony.schema.json).
 
 ## assay-server
 
@@ -37,6 +38,10 @@ ${markdownTable(agentConfigSchema)}
 ## assay helper
 
 ${markdownTable(helperConfigSchema)}
+
+## assay ceremony
+
+${markdownTable(ceremonySchema)}
 `
 }
 
@@ -141,6 +146,7 @@ const documents: Readonly<Record<string, string>> = {
   'docs/server.schema.json': `${JSON.stringify(jsonSchema(serverConfigSchema), undefined, 2)}\n`,
   'docs/agent.schema.json': `${JSON.stringify(jsonSchema(agentConfigSchema), undefined, 2)}\n`,
   'docs/helper.schema.json': `${JSON.stringify(jsonSchema(helperConfigSchema), undefined, 2)}\n`,
+  'docs/ceremony.schema.json': `${JSON.stringify(jsonSchema(ceremonySchema), undefined, 2)}\n`,
   'docs/commands.md': await commandReference(),
   'docs/man/assay.1': commandManual(await allCommands(), commonOptions),
   'docs/man/assay-server.8': daemonManual('assay-server', {

@@ -25,6 +25,7 @@ const groups: Readonly<Record<string, () => Promise<{ readonly commands: readonl
   hsm: () => import('./commands/hsm.ts'),
   authority: () => import('./commands/authority.ts'),
   approval: () => import('./commands/approval.ts'),
+  ceremony: () => import('./commands/ceremony.ts'),
   x509: () => import('./commands/x509.ts'),
   jwt: () => import('./commands/jwt.ts'),
   fetch: () => import('./commands/fetch.ts'),

@@ -57,6 +57,10 @@ export interface HsmKey {
   readonly label: string
   readonly type: HsmKeyType
   readonly publicKey: KeyObject
+  /** CKA_ID. */
+  readonly id: Uint8Array
+  /** What guards the private half, by name (`CKA_EXTRACTABLE`), as the token said when the key was first seen. */
+  readonly attributes: Readonly<Record<string, boolean>>
 }
 
 /** Whether the HSM signs, and why not. `refused`: nothing is tried until {@link HsmClient.resume}. */
@@ -83,6 +87,8 @@ class KnownKey implements HsmKey {
   readonly profile: HsmKeyProfile
   readonly spki: Uint8Array
   readonly publicKey: KeyObject
+  readonly id: Uint8Array
+  readonly attributes: Readonly<Record<string, boolean>>
   /** As `crypto.verify` takes it. */
   readonly verifier: { readonly key: KeyObject; readonly dsaEncoding: 'ieee-p1363' }
   /** Set while the key can sign. */
@@ -95,7 +101,9 @@ class KnownKey implements HsmKey {
   isProven = false
   wrongInARow = 0
 
-  constructor({ label, type, publicKey: spki }: KeyDescription) {
+  constructor({ label, type, publicKey: spki, id, attributes }: KeyDescription) {
+    this.id = id
+    this.attributes = attributes
     this.label = label
     this.type = type
     this.profile = profileOf(type)

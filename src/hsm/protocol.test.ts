@@ -25,7 +25,14 @@ const open: OpenRequest = {
   labelPrefix: 'assay/00000000/',
   sessions: 4,
 }
-const key = { ref: 1, label: 'l', type: 'ec-p256', publicKey: Uint8Array.of(1, 2, 3) } as const
+const key = {
+  ref: 1,
+  label: 'l',
+  type: 'ec-p256',
+  publicKey: Uint8Array.of(1, 2, 3),
+  id: Uint8Array.of(4, 5),
+  attributes: { CKA_SENSITIVE: true, CKA_EXTRACTABLE: false },
+} as const
 const ready: SignerEvent = {
   state: 'ready',
   token: { label: 'assay', serial: '1', model: 'm' },

@@ -67,6 +67,10 @@ export interface KeyDescription {
   readonly type: HsmKeyType
   /** SubjectPublicKeyInfo, DER. */
   readonly publicKey: Uint8Array
+  /** CKA_ID of both halves. */
+  readonly id: Uint8Array
+  /** What guards the private half, by name (`CKA_EXTRACTABLE`), as read from the token. */
+  readonly attributes: Readonly<Record<string, boolean>>
 }
 
 /** Something under our prefix that will not be used, and why. */
@@ -221,6 +225,10 @@ function flag(fields: Fields, name: string): boolean {
   return fields[name] === true
 }
 
+function flags(fields: Fields): Readonly<Record<string, boolean>> {
+  return Object.fromEntries(Object.keys(fields).map((name) => [name, flag(fields, name)]))
+}
+
 function child(fields: Fields, name: string): Fields {
   return object(fields[name])
 }
@@ -249,5 +257,7 @@ function keyDescription(fields: Fields): KeyDescription {
     label: text(fields, 'label'),
     type: keyType(fields),
     publicKey: Uint8Array.fromBase64(text(fields, 'publicKey')),
+    id: Uint8Array.fromBase64(text(fields, 'id')),
+    attributes: flags(child(fields, 'attributes')),
   }
 }

@@ -18,7 +18,6 @@ import { verifyIssued } from './verify-issued.ts'
 /** What the certificate of a CA of a trust domain is to say. */
 export interface CaCertificateRequest {
   readonly trustDomain: TrustDomain
-  /** Without a serialNumber attribute it gets the certificate's serial number, so that every CA has its own name. */
   readonly subject: readonly NameAttribute[]
   readonly serialNumber: Uint8Array
   readonly notBeforeSeconds: number
@@ -42,10 +41,10 @@ export interface CaAlternative {
 export interface CaCertificateDraft {
   /** The TBSCertificate (RFC 5280 §4.1), DER: what is to be signed. */
   readonly toBeSigned: Uint8Array
-  /** The names of the subject, with the serial number. */
-  readonly subject: readonly NameAttribute[]
   /** The same draft with the alternative signature in it, over `alternativeMessage(toBeSigned)`. */
   withAltSignature(signature: Uint8Array): CaCertificateDraft
+  /** The certificate without a signature, read by the parser: for people, and to be judged before it is signed. */
+  readonly unsigned: Certificate
   /**
    * The certificate with `signature`, as X.509 has it (ECDSA in DER), read back and compared with the request,
    * its signature checked with the issuer's key.
@@ -71,9 +70,8 @@ export function draftCaCertificate(
   request: CaCertificateRequest,
   issuer?: Certificate,
 ): CaCertificateDraft {
-  const { serialNumber, notBeforeSeconds, notAfterSeconds, publicKey, trustDomain, alternative } =
-    request
-  const subject = withSerialNumber(request.subject, serialNumber)
+  const { notBeforeSeconds, notAfterSeconds, publicKey, trustDomain, ...rest } = request
+  const { subject, serialNumber, alternative } = rest
   if (issuer !== undefined && issuer.subjectKeyId === undefined) {
     throw new RangeError(
       `cannot sign with CA ${issuer.serialNumber}: it has no subject key identifier`,
@@ -107,8 +105,8 @@ export function draftCaCertificate(
   }
   const draft = (toBeSigned: Uint8Array): CaCertificateDraft => ({
     toBeSigned,
-    subject,
     withAltSignature: (signature) => draft(withAltSignature(toBeSigned, signature)),
+    unsigned: parseCertificate(template.certificate(toBeSigned, new Uint8Array())),
     finish(signature) {
       const der = template.certificate(toBeSigned, signature)
       verifyIssued(der, { profile, fields, issuerName, authorityKeyId, alternative })
@@ -120,7 +118,8 @@ export function draftCaCertificate(
   return draft(template.toBeSigned(fields))
 }
 
-function withSerialNumber(
+/** `subject` with the certificate's serial number as an attribute, so that no other CA has its name; or as it is when it has one. */
+export function withSerialNumber(
   subject: readonly NameAttribute[],
   serialNumber: Uint8Array,
 ): readonly NameAttribute[] {

@@ -1,7 +1,7 @@
 import { utf8Text } from '#base/bytes.ts'
 import type { HsmKeyType } from '../key-type.ts'
 import { type Cryptoki, ck, type Handle } from './cryptoki.ts'
-import { attributeFault, guardingAttributes } from './key-template.ts'
+import { attributeFault, guardingAttributes, guardsOf } from './key-template.ts'
 import { readPublicKey } from './public-key.ts'
 
 /** A pair whose halves belong together and whose private half is guarded as it must be. */
@@ -11,6 +11,10 @@ export interface FoundKey {
   readonly handle: Handle
   readonly type: HsmKeyType
   readonly spki: Uint8Array
+  /** CKA_ID. */
+  readonly id: Uint8Array
+  /** What guards the private half, by name. */
+  readonly attributes: Readonly<Record<string, boolean>>
 }
 
 /** What stands under a label of ours without being a usable pair. */
@@ -103,11 +107,22 @@ export class KeyFinder {
     halves: { readonly label: string; readonly privateKey: Handle; readonly publicKey: Handle },
   ): FoundKey | RefusedObject {
     const { label, privateKey, publicKey } = halves
-    const fault = attributeFault(this.#cryptoki.attributes(session, privateKey, guardingAttributes))
+    const [id, ...guards] = this.#cryptoki.attributes(session, privateKey, [
+      ck.CKA_ID,
+      ...guardingAttributes,
+    ])
+    const fault = attributeFault(guards)
     if (fault !== undefined) return { label, why: fault }
     try {
       const { type, spki } = readPublicKey(this.#cryptoki, session, publicKey)
-      return { label, handle: privateKey, type, spki }
+      return {
+        label,
+        handle: privateKey,
+        type,
+        spki,
+        id: new Uint8Array(id ?? []),
+        attributes: guardsOf(guards),
+      }
     } catch (error) {
       if (error instanceof RangeError) return { label, why: error.message }
       throw error

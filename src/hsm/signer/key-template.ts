@@ -82,6 +82,11 @@ const required = [
 /** CKA_… to read for {@link attributeFault}, in its order. */
 export const guardingAttributes: readonly number[] = required.map(([, type]) => type)
 
+/** The same by name, out of the values of {@link guardingAttributes}. */
+export function guardsOf(values: readonly Uint8Array[]): Readonly<Record<string, boolean>> {
+  return Object.fromEntries(required.map(([name], index) => [name, values[index]?.[0] === 1]))
+}
+
 /** The attributes that are not as they must be, in words, or undefined when all six are. */
 export function attributeFault(values: readonly Uint8Array[]): string | undefined {
   const faults = required.flatMap(([name, , wanted], index) => {

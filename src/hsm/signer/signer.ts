@@ -116,7 +116,7 @@ export class Signer {
   /** Nothing without our prefix is ever made or destroyed. */
   #ours(label: string): string {
     const prefix = this.#request?.labelPrefix
-    if (prefix === undefined || !label.startsWith(prefix) || label.length === prefix.length) {
+    if (prefix === undefined || !label.startsWith(prefix) || label === '') {
       throw new AssayError('invalid-argument', `label ${label} is not under ${prefix}`)
     }
     return label

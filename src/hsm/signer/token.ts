@@ -241,7 +241,8 @@ export class Token {
   #register(key: FoundKey): KeyDescription {
     const ref = this.#deps.nextRef()
     this.#keys.set(ref, key)
-    return { ref, label: key.label, type: key.type, publicKey: key.spki }
+    const { label, type, spki: publicKey, id, attributes } = key
+    return { ref, label, type, publicKey, id, attributes }
   }
 
   async #withSession<Result>(operation: (session: Handle) => Promise<Result>): Promise<Result> {

@@ -20,7 +20,7 @@ export async function taintUpstream(
   const refuse = refusal(`taint ${subjectKeyId}`)
   checkAboveOld(context, { ...of, refuse })
   const published = publishedAuthority(context, subjectKeyId)
-  if (published === undefined) throw refuse('internal', notInBundle)
+  if (published === undefined) throw refuse('internal', notInBundle(context, subjectKeyId))
   if (published.tainted) throw refuse('internal', 'it is tainted already')
   await bundle.update((present) => kind.withTaint(present, subjectKeyId))
   context.tell('tainted', subjectKeyId)
@@ -49,7 +49,7 @@ export async function revokeUpstream(
     throw refuse('invalid-argument', 'take it out of bundle_file_path first')
   }
   const published = publishedAuthority(context, subjectKeyId)
-  if (published === undefined) throw refuse('internal', notInBundle)
+  if (published === undefined) throw refuse('internal', notInBundle(context, subjectKeyId))
   if (!published.tainted) throw refuse('internal', 'it must be tainted first')
   await bundle.update((present) =>
     kind.without(present, ({ authorityId }) => authorityId === subjectKeyId),
@@ -57,8 +57,13 @@ export async function revokeUpstream(
   context.tell('revoked', subjectKeyId)
 }
 
-const notInBundle =
-  'the bundle has no root of that id; an authority below a root goes with its root'
+/** A bundle has roots: who names a CA below one is told which. */
+function notInBundle({ kind, records }: AuthorityContext, subjectKeyId: string): string {
+  const below = records.old.find(({ issued }) => upstreamId(issued) === subjectKeyId)
+  return below === undefined
+    ? 'it is not in the bundle'
+    : `the bundle has the root above it, ${kind.publishedId(below.issued)}`
+}
 
 type Refuse = (
   code: 'failed-precondition' | 'invalid-argument' | 'internal',

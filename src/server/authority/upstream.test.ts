@@ -219,7 +219,10 @@ test('a root is tainted and revoked when only old authorities are below it', asy
       reason: 'upstream-authority',
     })
   }
-  await assert.rejects(manager.taintUpstream(idOf(authorities.ca)), { code: 'internal' })
+  await assert.rejects(manager.taintUpstream(idOf(authorities.ca)), {
+    code: 'internal',
+    message: new RegExp(`the root above it, ${old}`),
+  })
   await assert.rejects(manager.revokeUpstream(old), {
     code: 'invalid-argument',
     message: /bundle_file_path/,

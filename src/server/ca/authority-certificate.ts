@@ -1,5 +1,5 @@
 import { AssayError } from '#base/errors.ts'
-import { draftCaCertificate } from '#issuance/ca-certificate.ts'
+import { draftCaCertificate, withSerialNumber } from '#issuance/ca-certificate.ts'
 import { workloadProfile } from '#issuance/profile.ts'
 import { backdateSeconds } from '#issuance/template.ts'
 import { type Certificate, extendedKeyUsage, parseCertificate } from '#pki/certificate.ts'
@@ -34,6 +34,7 @@ export async function issueRootCertificate(
   const { alternative } = key
   const draft = draftCaCertificate({
     ...options,
+    subject: withSerialNumber(options.subject, options.serialNumber),
     notBeforeSeconds: nowSeconds - backdateSeconds,
     notAfterSeconds: nowSeconds + ttlSeconds,
     publicKey: new Uint8Array(key.publicKey.export({ format: 'der', type: 'spki' })),
@@ -66,6 +67,7 @@ export async function issueIntermediateCertificate(
   const draft = draftCaCertificate(
     {
       ...options,
+      subject: withSerialNumber(options.subject, options.serialNumber),
       notBeforeSeconds: nowSeconds - backdateSeconds,
       notAfterSeconds: Math.min(nowSeconds + ttlSeconds, ...ca.path.map((c) => c.notAfterSeconds)),
       publicKey: new Uint8Array(key.publicKey.export({ format: 'der', type: 'spki' })),

@@ -3,8 +3,9 @@ import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
-import { HsmClient, type HsmKey } from '#hsm/client.ts'
+import type { HsmClient, HsmKey } from '#hsm/client.ts'
 import { credentialPath, signerEnvironment } from '#hsm/environment.ts'
+import { openToken } from '#hsm/open-token.ts'
 import { ownSigner } from '#hsm/signer-command.ts'
 import { type Certificate, describe } from '#pki/certificate.ts'
 import { rawToDerSignature } from '#pki/ecdsa.ts'
@@ -104,41 +105,32 @@ export class Pkcs11Upstream implements UpstreamAuthority {
         'cannot open the hsm of the upstream authority: no pin_file is set and systemd passes no credential upstream-hsm-pin',
       )
     }
-    const client = await HsmClient.open({
-      command: ownSigner(),
-      environment: { ...signerEnvironment(), ...environment },
-      open: {
-        module,
-        tokenLabel,
-        tokenSerial,
-        pinFile,
-        pinIsCredential: this.#options.pinFile === undefined,
-        labelPrefix: keyLabel,
-        sessions: 1,
-      },
-      signLimitMs,
-      keyProbeInterval,
-      monotonicMs: this.#options.monotonicMs,
-      refusals: undefined,
-      clock,
-      random,
-      log,
-    })
-    if (client.isOpen) {
-      this.#client = client
-      return client
+    try {
+      this.#client = await openToken({
+        command: ownSigner(),
+        environment: { ...signerEnvironment(), ...environment },
+        open: {
+          module,
+          tokenLabel,
+          tokenSerial,
+          pinFile,
+          pinIsCredential: this.#options.pinFile === undefined,
+          labelPrefix: keyLabel,
+          sessions: 1,
+        },
+        signLimitMs,
+        keyProbeInterval,
+        monotonicMs: this.#options.monotonicMs,
+        clock,
+        random,
+        log,
+      })
+      return this.#client
+    } catch (error) {
+      const isRefused = error instanceof AssayError && error.reason === 'hsm-pin-refused'
+      if (isRefused) this.#refusal = error
+      throw error
     }
-    const { status } = client
-    await client[Symbol.asyncDispose]()
-    if (status.state !== 'refused') {
-      throw new AssayError('unavailable', `cannot open the hsm: ${status.detail}`)
-    }
-    this.#refusal = new AssayError(
-      'failed-precondition',
-      `the hsm refused the PIN: ${status.detail}`,
-      { reason: 'hsm-pin-refused' },
-    )
-    throw this.#refusal
   }
 }
 
