@@ -32,32 +32,71 @@ plugins {
 `
 }
 
-test("SPIRE's agent joins our server and serves its workloads", { skip }, async () => {
-  await using assay = new Installation()
-  await assay.startServer('memory')
+/** A SPIRE agent that serves one workload, of a server of ours. */
+async function startSpireAgent(assay: Installation) {
   const { token } = (await assay.ask('token', 'generate')) as { token: string }
   writeFileSync(assay.at('bundle.pem'), await assay.assay('bundle', 'show', ...assay.atServer()))
   for (const name of ['spire', 'spire-public']) mkdirSync(assay.at(name))
   writeFileSync(assay.at('agent.conf'), agentConfiguration(assay, assay.serverPort))
   const parent = assay.id(`/spire/agent/join_token/${token}`)
   await assay.createEntry(parent, assay.id('/me'), `unix:uid:${uid}`)
-  const command = [
-    spireAgent,
-    'run',
-    '-config',
-    assay.at('agent.conf'),
-    '-joinToken',
-    token,
-  ] as const
-  await using agent = new Daemon('spire-agent', [...command], { log: assay.at('spire-agent.log') })
+  const command = [spireAgent, 'run', '-config', assay.at('agent.conf'), '-joinToken', token]
+  const agent = new Daemon('spire-agent', [spireAgent, ...command.slice(1)], {
+    log: assay.at('spire-agent.log'),
+  })
   const socket = ['-socketPath', assay.at('spire-public/api.sock')]
   await agent.waitUntil(
     async () => (await finished(spireAgent, ['api', 'fetch', 'x509', ...socket])).status === 0,
   )
+  return { agent, socket, nodeName: token }
+}
+
+test("SPIRE's agent joins our server and serves its workloads", { skip }, async () => {
+  await using assay = new Installation()
+  await assay.startServer('memory')
+  const { agent, socket } = await startSpireAgent(assay)
+  await using _agent = agent
   const x509 = await output(spireAgent, ['api', 'fetch', 'x509', ...socket])
   assert.match(x509, new RegExp(`SPIFFE ID:\\s+${assay.id('/me')}`))
   const jwt = await output(spireAgent, ['api', 'fetch', 'jwt', '-audience', 'payments', ...socket])
   assert.match(jwt, new RegExp(`token\\(${assay.id('/me')}\\)`))
+  assert.match(await output(spireAgent, ['healthcheck', ...socket]), /healthy/)
+})
+
+test("a rotation waits for SPIRE's agent, which replaces what the old authority signed", {
+  skip,
+}, async () => {
+  await using assay = new Installation()
+  await assay.startServer('memory', 'replacement_spread: 0s\n')
+  const { agent, socket } = await startSpireAgent(assay)
+  await using _agent = agent
+  const startMs = performance.now()
+  const steps = (
+    await assay.assay('hsm', 'rotate', 'x509', '--retire', '--json', ...assay.atServer())
+  )
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { step: string; nodes: number; nodes_done: number })
+  const waits = steps.filter(({ step }) => step === 'propagating')
+  assert.deepEqual(
+    [waits[0]?.nodes, waits[0]?.nodes_done, waits.at(-1)?.nodes_done],
+    [1, 0, 1],
+    'it counts once it has come back for the next bundle',
+  )
+  assert.ok(steps.some(({ step, nodes }) => step === 'replacing' && nodes === 1))
+  assert.equal(steps.at(-1)?.step, 'done')
+  assert.ok(performance.now() - startMs < 60_000, 'it need not wait until the SVIDs expire')
+  const [key] = (await assay.ask('authority', 'show', 'x509')) as { authority_id: string }[]
+  await output(spireAgent, ['api', 'fetch', 'x509', '-write', assay.at('spire'), ...socket])
+  const text = await output('openssl', [
+    'x509',
+    '-in',
+    assay.at('spire/svid.0.pem'),
+    '-noout',
+    '-text',
+  ])
+  const issuer = /Authority Key Identifier:\s+(?:keyid:)?([0-9A-F:]+)/.exec(text)?.[1] ?? ''
+  assert.equal(issuer.replaceAll(':', '').toLowerCase(), key?.authority_id)
   assert.match(await output(spireAgent, ['healthcheck', ...socket]), /healthy/)
 })
 
@@ -84,7 +123,17 @@ test("SPIRE's command line administers our server", { skip }, async () => {
   assert.match(await spire('x509', 'mint', '-spiffeID', assay.id('/mint')), /X509-SVID/)
   assert.match(await spire('jwt', 'mint', '-spiffeID', assay.id('/mint'), '-audience', 'a'), /^eyJ/)
   assert.match(await spire('localauthority', 'x509', 'show'), /Active X\.509 authority/)
-  assert.match(await spire('localauthority', 'jwt', 'prepare'), /Authority ID/)
+  for (const kind of ['x509', 'jwt']) {
+    const authority = (...args: readonly string[]): Promise<string> =>
+      spire('localauthority', kind, ...args)
+    const idOf = (text: string): string => /Authority ID: (\S+)/.exec(text)?.[1] ?? ''
+    const old = idOf(await authority('show'))
+    const prepared = idOf(await authority('prepare'))
+    assert.equal(idOf(await authority('activate', '-authorityID', prepared)), prepared)
+    assert.equal(idOf(await authority('taint', '-authorityID', old)), old)
+    assert.equal(idOf(await authority('revoke', '-authorityID', old)), old)
+    assert.doesNotMatch(await authority('show'), new RegExp(old))
+  }
 })
 
 test("our agent joins SPIRE's server and serves its workloads", { skip }, async () => {

@@ -3,6 +3,7 @@ import { after, test } from 'node:test'
 import { FakeClock } from '#base/fake-clock.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
 import { FeedDefinition, type Update } from '#rpc/gen/assay/server/v1/feed.ts'
+import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
@@ -196,4 +197,52 @@ test('Watch ends when the agent’s SVID expires', async () => {
   )
   await clock.advance(Temporal.Duration.from({ hours: 1, seconds: 1 }))
   await ended
+})
+
+test('Report is what the server knows of a node, whatever it knew before', async () => {
+  const agent = await live.attest()
+  const feed = agent.connection.client(FeedDefinition)
+  const keys = live.local.client(KeysDefinition)
+  const ask = async () => {
+    const { propagation, keys: all } = await keys.getStatus({})
+    const x509 = all.find(({ purpose, state }) => purpose === 'x509-ca' && state === 'active')
+    const lacks = propagation?.lacking.includes(agent.id)
+    return { lacks, sequence: propagation?.bundleSequenceNumber ?? 0n, x509 }
+  }
+  const before = await ask()
+  assert.equal(before.lacks, true)
+  const held = before.x509?.svids ?? 0
+  assert.ok(held >= 1, 'its own SVID')
+  const expiresAt = (before.x509?.signedUntil ?? 0) - 1
+  const authorities = [{ authorityId: before.x509?.authorityId ?? '', svids: 6, expiresAt }]
+  await feed.report({ bundleSequenceNumber: before.sequence, authorities })
+  const after = await ask()
+  assert.equal(after.lacks, false)
+  assert.equal(after.x509?.svids, held + 5)
+  await feed.report({ bundleSequenceNumber: before.sequence - 1n, authorities: [] })
+  assert.equal((await ask()).lacks, true)
+})
+
+test('Report is refused where it says more than there can be, and to who is no agent', async () => {
+  const agent = await live.attest()
+  const feed = agent.connection.client(FeedDefinition)
+  const use = { authorityId: 'aa', svids: 1, expiresAt: 1 }
+  for (const [authorities, message] of [
+    [Array.from({ length: 257 }, () => use), /more than 256 authorities/],
+    [[{ ...use, svids: 1_000_001 }], /more than 1000000 SVIDs/],
+    [[{ ...use, authorityId: '' }], /not lower-case hex/],
+    [[{ ...use, authorityId: 'AB' }], /not lower-case hex/],
+    [[{ ...use, authorityId: 'a'.repeat(129) }], /not lower-case hex/],
+  ] as const) {
+    await assert.rejects(feed.report({ bundleSequenceNumber: 1n, authorities }), {
+      code: 'invalid-argument',
+      message,
+    })
+  }
+  const workload = live.connect(await live.mint('/workload'))
+  for (const connection of [workload, live.connect(), live.local]) {
+    await assert.rejects(connection.client(FeedDefinition).report({ bundleSequenceNumber: 1n }), {
+      code: 'permission-denied',
+    })
+  }
 })

@@ -91,10 +91,11 @@ export function newFeedService(dependencies: FeedServiceDependencies) {
   }
 }
 
-/** More authorities than a trust domain has in its bundle. */
+/** More authorities than a trust domain has in its bundle, and more SVIDs than one node holds. */
 const maxAuthorities = 256
+const maxSvids = 1_000_000
 
-/** @throws AssayError `invalid-argument` for more authorities than there can be, or one without a name. */
+/** @throws AssayError `invalid-argument` for more authorities or SVIDs than there can be, or one without a name. */
 function parseReport({ bundleSequenceNumber, authorities }: ReportRequest): HoldingsReport {
   if (authorities.length > maxAuthorities) {
     throw malformed('report', `more than ${maxAuthorities} authorities`)
@@ -105,6 +106,7 @@ function parseReport({ bundleSequenceNumber, authorities }: ReportRequest): Hold
       if (!/^[0-9a-f]{1,128}$/.test(authorityId)) {
         throw malformed('report', 'an authority id is not lower-case hex')
       }
+      if (svids > maxSvids) throw malformed('report', `more than ${maxSvids} SVIDs`)
       return { authorityId, svids, expiresAtSeconds: expiresAt }
     }),
   }

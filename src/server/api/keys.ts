@@ -137,7 +137,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
       nextEvent: state.nextEvent,
       nextEventAt: state.nextEventAtSeconds,
       nodes: dependents === undefined ? 0 : dependents.nodes.length + dependents.unknown.length,
-      svids: dependents?.svids ?? 0,
+      svids: Math.min(dependents?.svids ?? 0, maxUint32),
       signedUntil: state.signedUntilSeconds,
       tainted: state.tainted,
       isPresent: keyManager.key(state.keyId) !== undefined,
@@ -145,6 +145,9 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
     }
   }
 }
+
+/** What nodes report is theirs; the sum must fit the message. */
+const maxUint32 = 2 ** 32 - 1
 
 /** A key that no authority of this server has. */
 const orphanMessage = ({ id, type, alternative }: SigningKey): Key => ({
@@ -180,7 +183,7 @@ const progressMessage = (progress: RotationProgress): ProgressMessage => ({
   nodesDone: progress.nodesDone,
   waitingFor: [...progress.waitingFor],
   away: progress.away,
-  svids: progress.svids,
+  svids: Math.min(progress.svids, maxUint32),
   until: progress.untilSeconds,
   detail: progress.detail,
 })
