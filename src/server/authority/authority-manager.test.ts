@@ -36,15 +36,14 @@ const active = (manager: AuthorityManager, kind: AuthorityKindName) => {
   return found
 }
 
-/** Advances the clock by rounds of ten seconds until `done`, at most for `limit` seconds. */
+/** Advances the clock by a minute and a round until `done`, at most for two days. */
 async function roundsUntil(
   { manager, clock }: { manager: AuthorityManager; clock: FakeClock },
   done: () => boolean,
-  limit = 2 * day,
 ): Promise<void> {
-  for (let waited = 0; !done(); waited += 10) {
-    assert.ok(waited < limit, 'it did not come')
-    await clock.advance(seconds(10))
+  for (let waited = 0; !done(); waited += 60) {
+    assert.ok(waited < 2 * day, 'it did not come')
+    await clock.advance(seconds(60))
     await manager.round()
   }
 }

@@ -182,7 +182,7 @@ export class GuidedRotation {
   ): Promise<RotationProgress> {
     const { records, kind } = this.#context
     const { prepared } = records
-    if (prepared?.keyType !== kind.keyType) {
+    if (prepared?.keyType !== kind.keyType || kind.isOutdated(prepared.issued)) {
       await this.#rotator.prepare()
       return this.#progress(rotation, 'prepared')
     }
