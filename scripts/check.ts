@@ -112,6 +112,7 @@ const parts: readonly Part[] = [
   tests('fault', ['test/fault/**/*.test.ts'], 1),
   tests('e2e', ['test/e2e/**/*.test.ts'], 1),
   tests('conformance', ['test/conformance/**/*.test.ts'], 1),
+  tests('packaging', ['test/packaging/**/*.test.ts'], 1),
 ]
 
 const { positionals } = parseArgs({ allowPositionals: true, strict: false, options: {} })

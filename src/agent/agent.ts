@@ -18,6 +18,7 @@ import { Reporter } from './manager/reporter.ts'
 import { Membership } from './membership.ts'
 import { ServerClient } from './server-client/server-client.ts'
 import { AgentStatus } from './status.ts'
+import { statusText } from './status-text.ts'
 import { AgentStorage } from './storage/agent-storage.ts'
 import { Refusals } from './workload-api/refusals.ts'
 
@@ -100,7 +101,7 @@ export class Agent implements AsyncDisposable {
     await this.#parts.anchor.saved()
   }
 
-  /** A ping says that the event loop turns. */
+  /** A ping says that the event loop turns; the status line goes with it. */
   async #pingWatchdog(signal: AbortSignal): Promise<void> {
     const { clock, notifier } = this.#parts.process
     const { watchdogIntervalMs } = notifier
@@ -108,16 +109,26 @@ export class Agent implements AsyncDisposable {
     const interval = Temporal.Duration.from({ milliseconds: Math.floor(watchdogIntervalMs) })
     for (;;) {
       if (this.#parts.health.report().live) notifier.watchdog()
+      this.#tellStatus()
       await clock.sleep(interval, signal)
     }
   }
 
   #tellStatus(): void {
-    const { status, identities, process } = this.#parts
-    const { state, detail, agentId = 'not attested' } = status
-    const { entries } = identities.counts
-    const why = detail === '' ? '' : ` (${detail})`
-    process.notifier.status(`${state}${why}, ${agentId}, ${entries} entries`)
+    const { status, identities, membership, process } = this.#parts
+    const { state, detail, agentId, streams } = status
+    const { renewsAtMs } = membership
+    const nowMs = process.clock.now().epochMilliseconds
+    process.notifier.status(
+      statusText({
+        state,
+        detail,
+        agentId,
+        streams,
+        entries: identities.counts.entries,
+        renewsInSeconds: renewsAtMs === undefined ? undefined : (renewsAtMs - nowMs) / 1000,
+      }),
+    )
   }
 }
 

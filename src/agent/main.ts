@@ -123,7 +123,7 @@ async function reload(file: string, log: ProcessLog, notifier: Notifier): Promis
   try {
     const { log_level: level } = await loadConfig(agentConfigSchema, file)
     log.level = level
-    log.info({ level }, 'log level read again; other changes need a restart')
+    log.info({ logLevel: level }, 'log level read again; other changes need a restart')
   } catch (error) {
     log.error({ error }, 'cannot reload the configuration; nothing has changed')
   }

@@ -64,6 +64,11 @@ export class Membership {
     })
   }
 
+  /** When the agent's SVID is renewed, Unix time; undefined: there is none yet. */
+  get renewsAtMs(): number | undefined {
+    return this.#svid.dueAtMs
+  }
+
   /**
    * The own bundle has changed: an SVID that a tainted authority signed is replaced when this agent's moment for it has
    * come, one of a revoked authority now.

@@ -26,20 +26,19 @@ let loaded: HostAddon | undefined
  */
 export function hostAddon(): HostAddon {
   if (loaded === undefined) {
-    const path = new URL('../../native/build/Release/assay_host.node', import.meta.url).pathname
     try {
-      loaded = createRequire(import.meta.url)(path) as HostAddon
+      loaded = createRequire(import.meta.url)('#native/assay_host.node') as HostAddon
     } catch (cause) {
-      throw notBuilt(path, cause)
+      throw notBuilt(cause)
     }
   }
   return loaded
 }
 
-function notBuilt(path: string, cause: unknown): AssayError {
+function notBuilt(cause: unknown): AssayError {
   return new AssayError(
     'failed-precondition',
-    `cannot load the native addon ${path}: run scripts/build-addons`,
+    'cannot load the native addon assay_host.node: in a checkout run scripts/build-addons, else install the package assay-common again',
     { cause },
   )
 }

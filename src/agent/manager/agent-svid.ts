@@ -24,10 +24,16 @@ export class AgentSvid {
   readonly #alarm: Alarm
   /** No later than this the present one is replaced. Unix time. */
   #replaceAtMs = Number.POSITIVE_INFINITY
+  #dueAtMs: number | undefined
 
   constructor(options: AgentSvidOptions) {
     this.#options = options
     this.#alarm = new Alarm(options.clock)
+  }
+
+  /** When the next one is asked for, Unix time; undefined: there is none to replace. */
+  get dueAtMs(): number | undefined {
+    return this.#dueAtMs
   }
 
   /** Its authority is tainted or revoked: it is replaced at `atMs` (Unix time), unless it is due earlier. */
@@ -77,6 +83,7 @@ export class AgentSvid {
     const halfLifeMs = rotateAtSeconds(current, fraction) * 1000
     for (;;) {
       const dueMs = Math.min(halfLifeMs, this.#replaceAtMs)
+      this.#dueAtMs = dueMs
       if (this.#options.clock.now().epochMilliseconds >= dueMs) return
       await this.#alarm.wait(dueMs, signal)
     }

@@ -7,6 +7,7 @@ import type { AgentConfig } from '../config.ts'
 import { healthService } from './health.ts'
 import { measuring } from './measure.ts'
 import { requireSecurityHeader } from './security-header.ts'
+import { StartGrace } from './start-grace.ts'
 import { WorkloadApi, type WorkloadApiOptions } from './workload-api.ts'
 
 export interface WorkloadEndpointDependencies
@@ -39,6 +40,9 @@ const bounds = { maxConcurrentStreams: 64, maxRequestBytes: 32 * 1024 }
  */
 const maxCancelsPerSecond = 50_000
 
+/** A TPM takes seconds to attest; a server that is away is not to hold everybody up. */
+const startGrace = Temporal.Duration.from({ seconds: 10 })
+
 /** Serves the Workload API, health and reflection. @throws AssayError `failed-precondition` */
 export async function openWorkloadApi(
   config: AgentConfig,
@@ -49,6 +53,8 @@ export async function openWorkloadApi(
   const server = resources.use(new RpcServer({ log, random, clock }))
   server.use(measuring(dependencies))
   server.use(requireSecurityHeader)
+  const [fd] = activated.get('workload-api') ?? []
+  const limit = fd === undefined ? undefined : startGrace
   server.addService(
     SpiffeWorkloadAPIDefinition,
     new WorkloadApi({
@@ -57,12 +63,12 @@ export async function openWorkloadApi(
       allowUnauthenticatedVerifiers: config.allow_unauthenticated_verifiers,
       allowedForeignJwtClaims: config.allowed_foreign_jwt_claims,
       logSelectors: config.log_selectors,
+      grace: resources.use(new StartGrace({ identities, status, clock, limit })),
       log,
     }),
   )
   server.addService(HealthDefinition, healthService({ identities, status }))
   addReflection(server)
-  const [fd] = activated.get('workload-api') ?? []
   for (const [i, path] of [config.socket_path, ...config.socket_aliases].entries()) {
     await server.listenUnix({
       path,

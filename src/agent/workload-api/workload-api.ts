@@ -25,6 +25,7 @@ import type { Identities } from '../manager/identities.ts'
 import type { AgentStatus } from '../status.ts'
 import { claimsOf, encodeJwtBundles } from './jwt-responses.ts'
 import type { Refusals } from './refusals.ts'
+import type { StartGrace } from './start-grace.ts'
 import { encodeX509Bundles, encodeX509Svids } from './x509-responses.ts'
 
 export interface WorkloadApiOptions {
@@ -40,6 +41,7 @@ export interface WorkloadApiOptions {
   readonly allowedForeignJwtClaims: readonly string[]
   /** Beginnings of selectors that the log may show. */
   readonly logSelectors: readonly string[]
+  readonly grace: StartGrace
   readonly clock: Clock
   readonly log: Log
 }
@@ -174,8 +176,9 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
 
   /** Who calls, and what it is entitled to. */
   async #admit(context: CallContext): Promise<Entitlement> {
+    const { attestation, identities, grace } = this.#options
+    if (!identities.isSynchronized) await grace.wait(context.signal)
     this.#requireSynchronized()
-    const { attestation, identities } = this.#options
     const selectors = await attestation.attestPeer(context.peer, context.signal)
     this.#callers.set(context, selectors)
     this.#requireSynchronized()

@@ -26,14 +26,13 @@ let loaded: TpmAddon | undefined
  */
 export function tpmAddon(): TpmAddon {
   if (loaded === undefined) {
-    const path = new URL('../../../native/build/Release/assay_tpm.node', import.meta.url).pathname
     // tpm2-tss writes every failure to standard error, also those that are expected; it reads this once.
     // biome-ignore lint/style/noProcessEnv: the one way to tell tpm2-tss
     process.env['TSS2_LOG'] ??= 'all+none'
     try {
-      loaded = createRequire(import.meta.url)(path) as TpmAddon
+      loaded = createRequire(import.meta.url)('#native/assay_tpm.node') as TpmAddon
     } catch (cause) {
-      throw deviceProblem('tpm-addon-missing', `cannot load ${path}`, { cause })
+      throw deviceProblem('tpm-addon-missing', 'cannot load assay_tpm.node', { cause })
     }
   }
   return loaded

@@ -1,0 +1,478 @@
+// The Debian packages: what is in them, and their life on a machine from installation to purge. Each test of the
+// machine goes on where the one before left it.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { chmod, cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { promisify } from 'node:util'
+import { DebianMachine, makeRoot, noMachine, removeRoot } from '../support/debian-machine.ts'
+import { type Swtpm, startTestTpm } from '../support/swtpm.ts'
+
+const run = promisify(execFile)
+const root = new URL('../..', import.meta.url).pathname
+const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+  readonly version: string
+}
+const previous = '0.0.1'
+const names = ['assay', 'assay-agent', 'assay-common', 'assay-server']
+const agentUnit = 'assay-agent.service'
+const serverUnit = 'assay-server.service'
+
+/** What apt would bring beside our own packages, and what stands for the hardware. */
+const debianPackages = [
+  'libatomic1',
+  'libstdc++6',
+  'libtss2-tctildr0',
+  'libtss2-rc0',
+  'libtss2-tcti-device0',
+  'libtss2-tcti-swtpm0',
+  'procps',
+  'tpm-udev',
+  'softhsm2',
+]
+
+/** Builds the packages as somebody with other habits would. @returns their files, by name. */
+async function build(
+  output: string,
+  { as = version, umask = '022', zone = 'UTC' } = {},
+): Promise<ReadonlyMap<string, string>> {
+  const program = join(root, 'packaging/deb/build')
+  const args = ['--output', output, '--version', as]
+  await run('sh', ['-c', `umask ${umask}; exec "$0" "$@"`, program, ...args], {
+    env: { ...process.env, TZ: zone },
+    cwd: '/',
+  })
+  const files = (await readdir(output)).filter((name) => name.endsWith('.deb'))
+  return new Map(files.map((file) => [file.split('_')[0] ?? '', join(output, file)]))
+}
+
+describe('the Debian packages', { skip: await noMachine() }, () => {
+  let work: string
+  let machineRoot: string
+  let packages: ReadonlyMap<string, string>
+  let again: ReadonlyMap<string, string>
+  let tpm: Swtpm
+  let machine: DebianMachine
+  let noBoot: string | undefined
+  /** The agent's SPIFFE ID, once it is admitted. */
+  let agentId: string
+  let untouched: ReadonlySet<string>
+
+  before(async () => {
+    work = await mkdtemp('/var/tmp/assay-packages-')
+    const building = async () => {
+      packages = await build(join(work, 'new'))
+      again = await build(join(work, 'again'), { umask: '077', zone: 'Asia/Tokyo' })
+      await build(join(work, 'old'), { as: previous })
+    }
+    const [made] = await Promise.all([makeRoot(debianPackages), building()])
+    machineRoot = made
+    for (const age of ['old', 'new'])
+      await cp(join(work, age), join(machineRoot, 'srv', age), { recursive: true })
+    tpm = await startTestTpm()
+    await chmod(tpm.directory, 0o755)
+    for (const socket of ['sock', 'sock.ctrl']) await chmod(join(tpm.directory, socket), 0o666)
+    try {
+      machine = await bootMachine()
+      untouched = await filesOf(machine)
+    } catch (error) {
+      // Nothing of ours is on it yet: it is this place that cannot boot containers.
+      noBoot = (error as Error).message.split('\n')[0]
+    }
+  })
+
+  after(async () => {
+    await machine?.[Symbol.asyncDispose]()
+    await tpm?.[Symbol.asyncDispose]()
+    if (machineRoot !== undefined) await removeRoot(machineRoot)
+    await rm(work, { recursive: true, force: true })
+  })
+
+  const bootMachine = () =>
+    DebianMachine.boot(machineRoot, { binds: [`${tpm.directory}:/run/swtpm`] })
+
+  /** A test on the machine; skipped where there can be none. */
+  const step = (title: string, test: () => Promise<void>): void => {
+    void it(title, async (context) => {
+      if (noBoot === undefined) await test()
+      else context.skip(noBoot)
+    })
+  }
+
+  const apt = (...args: readonly string[]) =>
+    machine.run(['apt-get', '-y', '-q', '--no-install-recommends', ...args])
+  const installAll = (age: 'old' | 'new', ...options: readonly string[]) =>
+    machine
+      .sh(`ls /srv/${age}/*.deb`)
+      .then((files) => apt('install', ...options, ...files.split('\n')))
+  const journal = (unit: string) =>
+    machine.run(['journalctl', '--no-pager', '--output=cat', `--unit=${unit}`])
+  const assay = (...args: readonly string[]) => machine.run(['assay', ...args])
+  const fetchAsWeb = () => machine.try(['assay', 'fetch', 'x509', '--json'], { user: 'web' })
+  const webIsServed = () =>
+    machine.until(['assay', 'fetch', 'x509', '--json'], ({ status }) => status === 0, {
+      user: 'web',
+    })
+  const pidOf = (unit: string) => machine.property(unit, 'MainPID')
+
+  it('are four, and the same bytes whoever builds them', async () => {
+    assert.deepEqual([...packages.keys()].sort(), names)
+    for (const [name, file] of packages) {
+      const [one, two] = await Promise.all([file, again.get(name) ?? ''].map(sha256))
+      assert.equal(one, two, name)
+    }
+  })
+
+  it('are as Debian wants packages', async () => {
+    const { stdout } = await run('lintian', [
+      '--allow-root',
+      '--fail-on=error,warning',
+      ...packages.values(),
+    ])
+    assert.doesNotMatch(stdout, /^[EW]:/m)
+  })
+
+  it('hold the programs with the runtime that is pinned', async () => {
+    const { stdout } = await run(process.execPath, ['--version'])
+    const directory = join(work, 'unpacked')
+    await run('dpkg-deb', ['--extract', packages.get('assay-common') ?? '', directory])
+    const packed = await run(join(directory, 'usr/lib/assay/node'), ['--version'])
+    assert.equal(packed.stdout, stdout)
+  })
+
+  for (const profile of ['assay-server', 'assay-agent'])
+    it(`have an AppArmor profile ${profile} that can be read`, async () => {
+      await run('apparmor_parser', ['-QK', join(root, 'packaging/apparmor', profile)])
+    })
+
+  for (const [unit, dropIns, worst] of [
+    [serverUnit, [], 1.5],
+    [agentUnit, [], 2.2],
+    [agentUnit, ['program-selectors.conf'], 2.2],
+  ] as const)
+    it(`expose no more than ${worst} by ${[unit, ...dropIns].join(' with ')}`, async () => {
+      const directory = await mkdtemp(join(work, 'unit-'))
+      const file = join(directory, unit)
+      await cp(join(root, 'packaging/systemd', unit), file)
+      for (const dropIn of dropIns)
+        await cp(join(root, 'packaging/systemd', dropIn), join(`${file}.d`, dropIn))
+      const { stdout } = await run('systemd-analyze', ['security', '--offline=true', file])
+      const [, score] = /Overall exposure level for .*: ([\d.]+)/.exec(stdout) ?? []
+      assert.ok(Number(score) <= worst, `${score}`)
+    })
+
+  step('are installed without starting anything', async () => {
+    await installAll('old')
+    assert.equal(await machine.run(['assay', '--version']), previous)
+    assert.equal(await machine.run(['assay-server', '--version']), previous)
+    assert.equal(await machine.run(['assay-agent', '--version']), previous)
+    assert.equal(await machine.property(serverUnit, 'UnitFileState'), 'disabled')
+    assert.equal(await machine.property(agentUnit, 'UnitFileState'), 'enabled')
+    for (const unit of [serverUnit, agentUnit, 'assay-agent.socket'])
+      assert.equal(await machine.property(unit, 'ActiveState'), 'inactive', unit)
+    assert.match(await machine.run(['id', 'assay-server', 'assay-agent']), /^uid=\d+.*\nuid=\d+/)
+  })
+
+  step('come with a configuration that lacks what the operator must say', async () => {
+    const server = await machine.try(['assay-server', 'validate', '-c', '/etc/assay/server.yaml'])
+    assert.equal(server.status, 2)
+    assert.deepEqual(keysIn(server.stderr), ['trust_domain', 'key_manager'])
+    const agent = await machine.try(['assay-agent', 'validate', '-c', '/etc/assay/agent.yaml'])
+    assert.equal(agent.status, 2)
+    assert.deepEqual(keysIn(agent.stderr), [
+      'exactly one of trust_bundle_path, trust_bundle_url, insecure_bootstrap must be given',
+      'trust_domain',
+      'server_address',
+    ])
+  })
+
+  step('are not started again and again where somebody has to act', async () => {
+    await machine.try(['systemctl', 'start', agentUnit])
+    assert.equal(await machine.property(agentUnit, 'ActiveState'), 'failed')
+    assert.equal(await machine.property(agentUnit, 'ExecMainStatus'), '2')
+    assert.match(await journal(agentUnit), /agent\.yaml.*trust_domain: is missing/)
+    // A workload that connects has it tried again, a few times.
+    await machine.try(['assay', 'fetch', 'x509', '--timeout', '5s'])
+    await machine.propertyBecomes('assay-agent.socket', 'Result', /trigger-limit-hit/)
+    const starts = await journal(agentUnit).then((text) => text.match(/trust_domain: is missing/g))
+    assert.ok((starts?.length ?? 0) <= 7, `${starts?.length} starts`)
+  })
+
+  step('make an authority with an HSM, its PIN encrypted for this machine', async () => {
+    await machine.sh(`
+      sed -i 's|^#trust_domain: .*|trust_domain: example.org|; s|^#key_manager: { pkcs11|key_manager: { pkcs11|' /etc/assay/server.yaml
+      mkdir -p /etc/systemd/system/assay-server.service.d
+      cp /usr/share/doc/assay-server/examples/*.conf /etc/systemd/system/assay-server.service.d/
+      runuser -u assay-server -G softhsm -- softhsm2-util --init-token --free --label assay --pin 123456 --so-pin 987654
+      mkdir -p -m 0700 /etc/assay/credentials
+      printf 123456 | systemd-creds encrypt --name=hsm-pin - /etc/assay/credentials/hsm-pin
+      assay-server validate --config /etc/assay/server.yaml
+      systemctl daemon-reload
+      systemctl enable --now assay-server`)
+    assert.match(
+      await machine.property(serverUnit, 'StatusText'),
+      /^trust domain example\.org, port 8081, keys in pkcs11 token "assay"/,
+    )
+    assert.equal(
+      await machine.sh(
+        'stat -c "%A %U %G %n" /run/assay /run/assay/server.sock /var/lib/assay/server',
+      ),
+      [
+        'drwxrwxr-t root assay-server /run/assay',
+        'srwxrwx--- assay-server assay-server /run/assay/server.sock',
+        'drwx------ assay-server assay-server /var/lib/assay/server',
+      ].join('\n'),
+    )
+    assert.doesNotMatch(await machine.sh('cat /etc/assay/credentials/hsm-pin'), /123456/)
+  })
+
+  step('make a node with a TPM that waits to be approved, then serves', async () => {
+    await machine.sh(`
+      assay bundle show > /etc/assay/bundle.pem
+      sed -i 's|^#trust_domain: .*|trust_domain: example.org|; s|^#server_address: .*|server_address: 127.0.0.1|
+        s|^#trust_bundle_path|trust_bundle_path|; s|device:/dev/tpmrm0|swtpm:path=/run/swtpm/sock|' /etc/assay/agent.yaml
+      useradd --system web
+      systemctl start assay-agent`)
+    // Ready, though nobody knows the node yet: what waits for it at boot would wait for an operator otherwise.
+    assert.equal(await machine.property(agentUnit, 'ActiveState'), 'active')
+    const pending = await machine.until(['assay', 'inventory', 'pending', '--json'], (of) =>
+      /"pending"/.test(of.stdout),
+    )
+    assert.match(await machine.property(agentUnit, 'StatusText'), /^not attested yet: /)
+    const [hash = ''] = /[0-9a-f]{64}/.exec(pending) ?? []
+    await assay('inventory', 'approve', hash, '--node-name', 'n1')
+    await machine.run(['systemctl', 'restart', agentUnit])
+    agentId = `spiffe://example.org/spire/agent/tpm/${hash}`
+    await assay(
+      ...['entry', 'create', '--parent-id', agentId],
+      ...['--spiffe-id', 'spiffe://example.org/web', '--selector', 'unix:user:web'],
+    )
+    assert.match(await webIsServed(), /spiffe:\/\/example\.org\/web/)
+    assert.equal((await machine.try(['assay', 'fetch', 'x509'], { user: 'games' })).status, 4)
+    await machine.propertyBecomes(
+      agentUnit,
+      'StatusText',
+      /^attested, serving 0 streams from 1 entry, SVID renews in \d+ min, spiffe:\/\/example\.org\/spire\/agent\/tpm\//,
+    )
+    assert.equal(
+      await machine.sh(
+        'stat -c "%A %U %G %n" /run/assay/agent /run/assay/agent/api.sock /run/assay/agent-admin',
+      ),
+      [
+        'drwxr-xr-x root root /run/assay/agent',
+        'srw-rw-rw- root root /run/assay/agent/api.sock',
+        'drwxr-x--- assay-agent assay-agent /run/assay/agent-admin',
+      ].join('\n'),
+    )
+  })
+
+  step('say what program a process is, with the drop-in', async () => {
+    await machine.sh(`
+      mkdir -p /etc/systemd/system/assay-agent.service.d
+      cp /usr/share/doc/assay-agent/examples/program-selectors.conf /etc/systemd/system/assay-agent.service.d/
+      systemctl daemon-reload
+      systemctl restart assay-agent`)
+    await assay(
+      ...['entry', 'create', '--parent-id', agentId],
+      ...['--spiffe-id', 'spiffe://example.org/cli', '--selector', 'unix:path:/usr/lib/assay/node'],
+    )
+    await machine.until(
+      ['assay', 'fetch', 'x509', '--json'],
+      ({ stdout }) => /example\.org\/cli/.test(stdout),
+      { user: 'games' },
+    )
+  })
+
+  step('read the configuration again', async () => {
+    for (const [half, unit] of [
+      ['server', serverUnit],
+      ['agent', agentUnit],
+    ] as const) {
+      const pid = await pidOf(unit)
+      await machine.sh(`
+        sed -i 's/^log_level: info/log_level: debug/' /etc/assay/${half}.yaml
+        systemctl reload ${unit}`)
+      await machine.until(['journalctl', '--output=cat', `--unit=${unit}`], ({ stdout }) =>
+        /log level read again.*logLevel=debug/.test(stdout),
+      )
+      assert.equal(await pidOf(unit), pid)
+    }
+  })
+
+  step('serve again after a kill, and after a daemon that has stopped turning', async () => {
+    await machine.sh(`
+      printf '[Service]\\nWatchdogSec=2\\n' > /etc/systemd/system/assay-agent.service.d/watchdog.conf
+      systemctl daemon-reload
+      systemctl restart assay-agent`)
+    for (const unit of [serverUnit, agentUnit]) {
+      const pid = await pidOf(unit)
+      await machine.run(['kill', '-KILL', pid])
+      await machine.propertyBecomes(unit, 'MainPID', new RegExp(`^(?!${pid}$|0$)\\d+$`, 'm'))
+      await machine.propertyBecomes(unit, 'ActiveState', /^active/)
+    }
+    const hung = await pidOf(agentUnit)
+    await machine.run(['kill', '-STOP', hung])
+    await machine.propertyBecomes(agentUnit, 'MainPID', new RegExp(`^(?!${hung}$|0$)\\d+$`, 'm'))
+    assert.match(await journal(agentUnit), /Watchdog timeout/)
+    await webIsServed()
+    await machine.sh(`
+      rm /etc/systemd/system/assay-agent.service.d/watchdog.conf
+      systemctl daemon-reload`)
+  })
+
+  step('are upgraded, and restarted, without a workload that sees an error', async () => {
+    await webIsServed()
+    const watching = machine.spawn(['assay', 'watch', '--json'], 'web')
+    let seen = ''
+    watching.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      seen += text
+    })
+    let stop = false
+    const failures: string[] = []
+    let calls = 0
+    const calling = async () => {
+      while (!stop) {
+        const { status, stderr } = await fetchAsWeb()
+        calls++
+        // A call that is under way when an agent stops is told to come again, as every SPIFFE client does.
+        if (status !== 0 && !stderr.includes('"server-stopping"')) failures.push(stderr)
+      }
+    }
+    const loops = [calling(), calling()]
+    // Every agent gets an SVID of its own, which the stream is sent.
+    const updates = (count: number) =>
+      machine.until(['true'], () => seen.split('\n').length > count)
+    try {
+      await updates(1)
+      await machine.run(['systemctl', 'restart', agentUnit])
+      await updates(2)
+      await machine.run(['systemctl', 'restart', serverUnit])
+      await installAll('new')
+      await updates(3)
+      assert.equal(watching.exitCode, null)
+    } finally {
+      stop = true
+      watching.kill()
+      await Promise.all(loops)
+    }
+    assert.deepEqual(failures, [])
+    assert.ok(calls >= 10, `${calls} calls`)
+    assert.equal(await machine.run(['assay', '--version']), version)
+    for (const unit of [serverUnit, agentUnit])
+      assert.match(
+        await journal(unit),
+        new RegExp(`starting version=${version.replaceAll('.', '\\.')} `),
+      )
+  })
+
+  step('name both versions to who goes back behind the datastore’s schema', async () => {
+    const schema = `runuser -u assay-server -- /usr/lib/assay/node -e '
+      const { DatabaseSync } = require("node:sqlite")
+      const database = new DatabaseSync("/var/lib/assay/server/datastore.sqlite3")
+      const [{ user_version: had }] = database.prepare("PRAGMA user_version").all()
+      database.exec("PRAGMA user_version = " + process.argv[1])
+      console.log(had)'`
+    await machine.run(['systemctl', 'stop', serverUnit])
+    const had = await machine.sh(`${schema} 99`)
+    await installAll('old', '--allow-downgrades')
+    await machine.try(['systemctl', 'start', serverUnit])
+    assert.equal(await machine.property(serverUnit, 'ActiveState'), 'failed')
+    assert.equal(await machine.property(serverUnit, 'ExecMainStatus'), '2')
+    assert.match(
+      await journal(serverUnit),
+      new RegExp(`its schema is version 99 and this server knows up to ${had}`),
+    )
+    await installAll('new')
+    await machine.sh(`${schema} ${had}`)
+    await machine.run(['systemctl', 'start', serverUnit])
+    await webIsServed()
+  })
+
+  step('start at boot', async () => {
+    await machine[Symbol.asyncDispose]()
+    machine = await bootMachine()
+    for (const unit of [serverUnit, agentUnit])
+      await machine.propertyBecomes(unit, 'ActiveState', /^active/)
+    await webIsServed()
+  })
+
+  step('serve on a diskless node: a root that is read-only, and state in memory', async () => {
+    await machine.run(['systemctl', 'stop', 'assay-agent.socket', agentUnit])
+    const image = join(machineRoot, '..', 'image')
+    await run('cp', ['--archive', machineRoot, image])
+    await rm(join(image, 'etc/systemd/system/multi-user.target.wants', serverUnit))
+    await using node = await DebianMachine.boot(image, {
+      binds: [`${tpm.directory}:/run/swtpm`],
+      diskless: true,
+      networkOf: machine,
+    })
+    assert.notEqual((await node.try(['touch', '/etc/written'])).status, 0)
+    const served = await node.until(
+      ['assay', 'fetch', 'x509', '--json'],
+      ({ status }) => status === 0,
+      { user: 'web' },
+    )
+    assert.match(served, /spiffe:\/\/example\.org\/web/)
+    assert.equal(await node.sh('stat -f -c %T /var/lib/assay/agent'), 'tmpfs')
+  })
+
+  step('are purged with what they made, and nothing else', async () => {
+    await apt('purge', ...names)
+    // The operator's own.
+    const own = [
+      '/etc/assay/bundle.pem',
+      '/etc/assay/credentials/hsm-pin',
+      '/etc/systemd/system/assay-server.service.d/hsm-pin.conf',
+      '/etc/systemd/system/assay-agent.service.d/program-selectors.conf',
+    ]
+    await machine.run(['ls', ...own])
+    await machine.sh(`
+      rm -r /etc/assay /etc/systemd/system/assay-server.service.d /etc/systemd/system/assay-agent.service.d
+      rm -r /var/lib/softhsm/tokens/*
+      rm -f /var/lib/systemd/credential.secret
+      test ! -e /run/assay`)
+    const left = await filesOf(machine)
+    assert.deepEqual([...left.difference(untouched)], [])
+    assert.deepEqual([...untouched.difference(left)], [])
+    assert.match(await machine.read('/etc/passwd'), /assay-server.*\n.*assay-agent/)
+  })
+})
+
+/** What `validate` complains of: the key, or the sentence where it is about several. */
+function keysIn(problems: string): readonly string[] {
+  return problems
+    .trim()
+    .split('\n')
+    .map((line) => line.replace(/^\S+:\d+:\d+: /, '').split(/[:;] /)[0] ?? '')
+}
+
+/** Everything on the machine's disk, without what any program writes all the time. */
+async function filesOf(machine: DebianMachine): Promise<ReadonlySet<string>> {
+  const volatile = [
+    '/dev',
+    '/proc',
+    '/sys',
+    '/run',
+    '/tmp',
+    '/var/tmp',
+    '/var/log',
+    '/var/cache',
+    '/srv',
+  ]
+  const skipped = volatile.flatMap((path) => ['-path', path, '-prune', '-o'])
+  const list = await machine.run(['find', '/', ...skipped, '-printf', '%p %y %m\\n'])
+  return new Set(list.split('\n').filter((line) => !isBookkeeping(line)))
+}
+
+const isBookkeeping = (line: string): boolean =>
+  /^\/var\/lib\/(dpkg|apt)\/|^\/etc\/[a-z]+- |^\/var\/lib\/systemd\/(timers|random-seed|catalog)/.test(
+    line,
+  )
+
+async function sha256(file: string): Promise<string> {
+  return createHash('sha256')
+    .update(await readFile(file))
+    .digest('hex')
+}
