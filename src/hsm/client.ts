@@ -10,6 +10,7 @@ import { type HsmKeyProfile, type HsmKeyType, profileOf } from './key-type.ts'
 import type { PinRefusals, RefusedPin } from './pin-refusals.ts'
 import {
   encodeMessage,
+  encodeSealRequest,
   frameKind,
   type KeyDescription,
   type OpenRequest,
@@ -302,6 +303,35 @@ export class HsmClient implements AsyncDisposable {
     key.ref = made.ref
     this.#keys.set(label, key)
     return key
+  }
+
+  /**
+   * Encrypts `data` with a secret key of the token that is made under `label` when it is not there. `context` is what
+   * it is bound to.
+   *
+   * @throws AssayError `unimplemented` when the token cannot; `unavailable`, at once while the HSM is away.
+   */
+  async seal(
+    label: string,
+    of: { readonly context: Uint8Array; readonly data: Uint8Array },
+  ): Promise<Uint8Array> {
+    const process = this.#live()
+    const body = encodeSealRequest({ label, ...of })
+    return Uint8Array.from(await process.request(frameKind.seal, generateLimitMs, body))
+  }
+
+  /**
+   * The reverse of {@link seal}.
+   *
+   * @throws AssayError `failed-precondition` when another key sealed it, it was bound to something else, or it was changed.
+   */
+  async unseal(
+    label: string,
+    of: { readonly context: Uint8Array; readonly data: Uint8Array },
+  ): Promise<Uint8Array> {
+    const process = this.#live()
+    const body = encodeSealRequest({ label, ...of })
+    return Uint8Array.from(await process.request(frameKind.unseal, generateLimitMs, body))
   }
 
   /** Destroys whatever on the token has that label. */

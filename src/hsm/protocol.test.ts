@@ -3,12 +3,14 @@ import { test } from 'node:test'
 import { utf8Bytes } from '#base/bytes.ts'
 import {
   encodeMessage,
+  encodeSealRequest,
   type OpenRequest,
   parseDestroyRequest,
   parseFailure,
   parseGenerateRequest,
   parseKeyDescription,
   parseOpenRequest,
+  parseSealRequest,
   parseSignerEvent,
   type SignerEvent,
 } from './protocol.ts'
@@ -48,6 +50,12 @@ test('every message is read as it was written', () => {
   assert.deepEqual(parseGenerateRequest(encodeMessage(generate)), generate)
   assert.deepEqual(parseDestroyRequest(encodeMessage({ label: 'l' })), { label: 'l' })
   assert.deepEqual(parseKeyDescription(encodeMessage(key)), key)
+  const seal = { label: 'l', context: Uint8Array.of(1), data: Uint8Array.of(2, 3) }
+  assert.deepEqual(parseSealRequest(encodeSealRequest(seal)), seal)
+  assert.throws(
+    () => parseSealRequest(encodeSealRequest({ ...seal, data: new Uint8Array(4097) })),
+    SyntaxError,
+  )
   const failure = { code: 'already-exists', message: 'm' } as const
   assert.deepEqual(parseFailure(encodeMessage(failure)), failure)
   for (const event of [

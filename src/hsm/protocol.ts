@@ -20,6 +20,10 @@ export const frameKind = {
   probe: 5,
   /** Empty, unanswered: forget everything and open again. */
   reopen: 6,
+  /** {@link SealRequest}. Result: the sealed bytes. */
+  seal: 7,
+  /** {@link SealRequest}. Result: the bytes that were sealed. */
+  unseal: 8,
   /** Signer → server: the result of the request with this id. */
   result: 16,
   /** Signer → server: {@link Failure} of the request with this id. */
@@ -57,6 +61,14 @@ export interface GenerateRequest {
 /** A key pair, or what there is of one, to be destroyed. */
 export interface DestroyRequest {
   readonly label: string
+}
+
+/** Something to be encrypted or decrypted with a secret key of the token. */
+export interface SealRequest {
+  readonly label: string
+  /** What it is bound to. */
+  readonly context: Uint8Array
+  readonly data: Uint8Array
 }
 
 /** A key on the token that passed every check. */
@@ -139,6 +151,25 @@ export function parseDestroyRequest(body: Uint8Array): DestroyRequest {
   return { label: text(parseObject(body), 'label') }
 }
 
+/** A Buffer would become something else in JSON. */
+export const encodeSealRequest = ({ label, context, data }: SealRequest): Uint8Array =>
+  encodeMessage({ label, context: Uint8Array.from(context), data: Uint8Array.from(data) })
+
+/** Most bytes that are sealed at once. */
+const maxSealedBytes = 4096
+
+/** @throws SyntaxError when `body` is not the JSON of one {@link SealRequest}. */
+export function parseSealRequest(body: Uint8Array): SealRequest {
+  const fields = parseObject(body)
+  const data = Uint8Array.fromBase64(text(fields, 'data'))
+  if (data.length > maxSealedBytes) throw new SyntaxError(`more than ${maxSealedBytes} bytes`)
+  return {
+    label: text(fields, 'label'),
+    context: Uint8Array.fromBase64(text(fields, 'context')),
+    data,
+  }
+}
+
 /** @throws SyntaxError when `body` is not the JSON of one {@link KeyDescription}. */
 export function parseKeyDescription(body: Uint8Array): KeyDescription {
   return keyDescription(parseObject(body))
@@ -149,6 +180,7 @@ const failureCodes = [
   'already-exists',
   'invalid-argument',
   'failed-precondition',
+  'unimplemented',
   'internal',
 ]
 

@@ -104,7 +104,10 @@ export function mlDsaKeyPairOfSeed(
 
 /** The seed of a private key: a secret, of which the caller clears the copy. */
 export function mlDsaSeed({ privateKey }: MlDsaKeyPair): Uint8Array {
-  return privateKey.export({ format: 'raw-seed' })
+  const exported = privateKey.export({ format: 'raw-seed' })
+  const seed = Uint8Array.from(exported)
+  exported.fill(0)
+  return seed
 }
 
 /** DER of the AlgorithmIdentifier of keys and signatures. */

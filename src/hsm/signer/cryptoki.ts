@@ -28,7 +28,7 @@ export interface TokenInfo {
 const inUse = new Set<Buffer>()
 
 /**
- * One PKCS#11 module, as far as a signer needs it. Only {@link sign} and {@link generateKeyPair} leave the
+ * One PKCS#11 module, as far as a signer needs it. Only signing, sealing and making keys leave the
  * event loop free while the token works; they use the promise form of pkcs11js, because its callback form
  * reads its arguments after they may have been collected (pkcs11js#121).
  */
@@ -149,6 +149,41 @@ export class Cryptoki {
     return this.#module.C_GenerateKeyPairAsync(session, { mechanism }, publicKey, privateKey)
   }
 
+  /** A secret key. The session is busy until the promise settles. */
+  generateSecretKey(session: Handle, mechanism: number, template: Attribute[]): Promise<Handle> {
+    return this.#module.C_GenerateKeyAsync(session, { mechanism }, template)
+  }
+
+  /** AES-GCM with a tag of 16 bytes at the end. The session is busy until the promise settles. */
+  async encrypt(session: Handle, key: Handle, operation: GcmOperation): Promise<Uint8Array> {
+    const input = Buffer.from(operation.data)
+    const output = Buffer.alloc(operation.data.length + gcmTagBytes)
+    const parameter = gcmParameter(operation)
+    inUse.add(input).add(output).add(parameter.iv).add(parameter.aad)
+    try {
+      this.#module.C_EncryptInit(session, { mechanism: pkcs11.CKM_AES_GCM, parameter }, key)
+      return new Uint8Array(await this.#module.C_EncryptAsync(session, input, output))
+    } finally {
+      for (const buffer of [input, output, parameter.iv, parameter.aad]) inUse.delete(buffer)
+      input.fill(0)
+    }
+  }
+
+  /** The reverse of {@link encrypt}. The caller clears what it gets. */
+  async decrypt(session: Handle, key: Handle, operation: GcmOperation): Promise<Uint8Array> {
+    const input = Buffer.from(operation.data)
+    const output = Buffer.alloc(operation.data.length)
+    const parameter = gcmParameter(operation)
+    inUse.add(input).add(output).add(parameter.iv).add(parameter.aad)
+    try {
+      this.#module.C_DecryptInit(session, { mechanism: pkcs11.CKM_AES_GCM, parameter }, key)
+      return Uint8Array.from(await this.#module.C_DecryptAsync(session, input, output))
+    } finally {
+      for (const buffer of [input, output, parameter.iv, parameter.aad]) inUse.delete(buffer)
+      output.fill(0)
+    }
+  }
+
   copyObject(session: Handle, object: Handle, template: Attribute[]): Handle {
     return this.#module.C_CopyObject(session, object, template)
   }
@@ -165,6 +200,25 @@ export interface SignOperation {
   readonly data: Uint8Array
   readonly signatureBytes: number
 }
+
+/** One call of C_Encrypt or C_Decrypt with CKM_AES_GCM. */
+export interface GcmOperation {
+  /** 12 bytes, never twice with one key. */
+  readonly iv: Uint8Array
+  /** What the data is bound to. */
+  readonly context: Uint8Array
+  readonly data: Uint8Array
+}
+
+const gcmTagBytes = 16
+
+const gcmParameter = ({ iv, context }: GcmOperation) => ({
+  type: pkcs11.CK_PARAMS_AES_GCM,
+  iv: Buffer.from(iv),
+  aad: Buffer.from(context),
+  ivBits: 8 * iv.length,
+  tagBits: 8 * gcmTagBytes,
+})
 
 /** `CKR_PIN_INCORRECT`, as pkcs11js words it. */
 function errorName(code: number): string {

@@ -69,6 +69,26 @@ export function privateKeyTemplate(placement?: Placement): Attribute[] {
   ]
 }
 
+/** An AES-256 key that seals and unseals, and does nothing else. */
+export const sealingKeyTemplate = (label: string): Attribute[] => [
+  { type: ck.CKA_CLASS, value: ck.CKO_SECRET_KEY },
+  { type: ck.CKA_KEY_TYPE, value: ck.CKK_AES },
+  { type: ck.CKA_VALUE_LEN, value: 32 },
+  { type: ck.CKA_TOKEN, value: true },
+  { type: ck.CKA_PRIVATE, value: true },
+  { type: ck.CKA_LABEL, value: label },
+  { type: ck.CKA_SENSITIVE, value: true },
+  { type: ck.CKA_EXTRACTABLE, value: false },
+  { type: ck.CKA_MODIFIABLE, value: false },
+  { type: ck.CKA_ENCRYPT, value: true },
+  { type: ck.CKA_DECRYPT, value: true },
+  { type: ck.CKA_WRAP, value: false },
+  { type: ck.CKA_UNWRAP, value: false },
+  { type: ck.CKA_SIGN, value: false },
+  { type: ck.CKA_VERIFY, value: false },
+  { type: ck.CKA_DERIVE, value: false },
+]
+
 /** What a private key must say of itself before Assay signs with it: PKCS#11 v2.40 §4.9, Table 23. */
 const required = [
   ['CKA_SENSITIVE', ck.CKA_SENSITIVE, true],

@@ -12,6 +12,7 @@ import {
   parseDestroyRequest,
   parseGenerateRequest,
   parseOpenRequest,
+  parseSealRequest,
   type SignerEvent,
 } from '../protocol.ts'
 import { Cryptoki, failureKind } from './cryptoki.ts'
@@ -101,6 +102,14 @@ export class Signer {
         case frameKind.destroy:
           await token.destroy(this.#ours(parseDestroyRequest(frame.body).label))
           return new Uint8Array()
+        case frameKind.seal: {
+          const request = parseSealRequest(frame.body)
+          return await token.seal({ ...request, label: this.#ours(request.label) })
+        }
+        case frameKind.unseal: {
+          const request = parseSealRequest(frame.body)
+          return await token.unseal({ ...request, label: this.#ours(request.label) })
+        }
         case frameKind.probe:
           token.probe()
           return new Uint8Array()

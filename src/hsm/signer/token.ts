@@ -2,7 +2,7 @@ import { AssayError, messageOf } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
 import type { Deadlines } from '../deadlines.ts'
 import { type HsmKeyType, profileOf } from '../key-type.ts'
-import type { KeyDescription, OpenRequest, RefusedKey } from '../protocol.ts'
+import type { KeyDescription, OpenRequest, RefusedKey, SealRequest } from '../protocol.ts'
 import {
   type Cryptoki,
   ck,
@@ -22,6 +22,7 @@ import {
 } from './key-template.ts'
 import { verifyPinFile, withPin } from './pin.ts'
 import { readPublicKey } from './public-key.ts'
+import { SealingKey } from './sealing-key.ts'
 import { SessionPool } from './session-pool.ts'
 
 /** Four times the sessions of a busy server would wait two seconds on an HSM of 128 signatures a second. */
@@ -57,6 +58,7 @@ export class Token {
   readonly #deps: TokenDeps
   readonly #pool: SessionPool<Handle>
   readonly #finder: KeyFinder
+  readonly #sealing: SealingKey
   readonly #keys = new Map<number, FoundKey>()
   #probes = 0
   #writing: Promise<unknown> = Promise.resolve()
@@ -107,6 +109,7 @@ export class Token {
     this.#deps = opened.deps
     this.#pool = new SessionPool(opened.sessions, queueLimits, opened.deps.deadlines)
     this.#finder = new KeyFinder(cryptoki, opened.request.labelPrefix)
+    this.#sealing = new SealingKey(cryptoki, opened.deps.random)
   }
 
   /** Every key of ours, checked, and what is under our prefix without being one. */
@@ -168,6 +171,16 @@ export class Token {
       for (const [ref, key] of this.#keys) if (key.label === label) this.#keys.delete(ref)
       this.#destroyAll(session, label)
     })
+  }
+
+  /** Seals `data` with the key of that label, which is made when it is not there; see {@link SealingKey}. */
+  seal(request: SealRequest): Promise<Uint8Array> {
+    return this.#withWriteSession((session) => this.#sealing.seal(session, request))
+  }
+
+  /** The reverse of {@link seal}. */
+  unseal(request: SealRequest): Promise<Uint8Array> {
+    return this.#withWriteSession((session) => this.#sealing.unseal(session, request))
   }
 
   /**

@@ -51,7 +51,7 @@ export async function openKeyManager(
   if (parameterSet === undefined && !(isKept && existsSync(path))) return classical
   try {
     const alternatives = isKept
-      ? await openAlternativeKeys({ path, sealer: undefined, random, log })
+      ? await openAlternativeKeys({ path, sealer: classical.sealer, random, log })
       : newAlternativeKeysInMemory()
     return withAlternativeKeys(classical, { alternatives, parameterSet })
   } catch (error) {

@@ -6,7 +6,8 @@ import { test } from 'node:test'
 import { AssayError } from '#base/errors.ts'
 import { type Log, silentLog } from '#base/log.ts'
 import { SystemRandom } from '#base/random.ts'
-import { openAlternativeKeys, type Sealer } from './alternative-keys.ts'
+import { openAlternativeKeys } from './alternative-keys.ts'
+import type { Sealer } from './key-manager.ts'
 
 async function newFile(): Promise<AsyncDisposable & { readonly path: string }> {
   const directory = await mkdtemp(join(tmpdir(), 'assay-pq-'))
@@ -71,6 +72,43 @@ test('openAlternativeKeys() with a sealer writes no seed, and reads only what th
   written.keys['x509-ca/A/2'] = written.keys['x509-ca/A/1']
   await writeFile(file.path, JSON.stringify(written))
   await assert.rejects(open(file.path, sealerOf(1)), { message: /wrong name/ })
+})
+
+test('openAlternativeKeys() waits for an HSM that is away, and changes nothing meanwhile', async () => {
+  await using file = await newFile()
+  const made = await (await open(file.path, sealerOf(1))).generate('x509-ca/A/1', 'ml-dsa-44')
+  let isAway = true
+  const away = () => new AssayError('unavailable', 'the hsm is away')
+  const sealer: Sealer = {
+    ...sealerOf(1),
+    unseal: (name, sealed) => (isAway ? Promise.reject(away()) : sealerOf(1).unseal(name, sealed)),
+  }
+  const keys = await open(file.path, sealer)
+  assert.equal(keys.locked, 'the hsm is away')
+  assert.equal(keys.get('x509-ca/A/1'), undefined)
+  const unavailable = { code: 'unavailable', message: /the hsm is away/ }
+  await assert.rejects(keys.unlock(), unavailable)
+  await assert.rejects(keys.generate('x509-ca/B/1', 'ml-dsa-44'), unavailable)
+  await assert.rejects(keys.destroy('x509-ca/A/1'), unavailable)
+  isAway = false
+  await keys.unlock()
+  assert.equal(keys.locked, undefined)
+  assert.deepEqual(keys.get('x509-ca/A/1')?.publicKey, made.publicKey)
+})
+
+test('openAlternativeKeys() with an HSM that cannot seal says so, loudly and in where the keys are', async () => {
+  await using file = await newFile()
+  const said: string[] = []
+  const log = { ...silentLog, error: (_fields: object, message: string) => said.push(message) }
+  const cannot: Sealer = {
+    ...sealerOf(1),
+    seal: () => Promise.reject(new AssayError('unimplemented', 'cannot seal: no AES-GCM')),
+  }
+  const keys = await open(file.path, cannot, log as unknown as Log)
+  await keys.generate('x509-ca/A/1', 'ml-dsa-44')
+  assert.match(keys.where, /, not sealed: cannot seal: no AES-GCM$/)
+  assert.deepEqual(said, ['post-quantum keys are written to a file without being sealed'])
+  assert.ok((await open(file.path, cannot)).get('x509-ca/A/1'))
 })
 
 test('openAlternativeKeys() seals what was written without a sealer as soon as it is written again', async () => {

@@ -16,33 +16,32 @@ import {
   parseMlDsaPublicKey,
   signMlDsa,
 } from '#pq-crypto/ml-dsa.ts'
-import type { AlternativeKey } from './key-manager.ts'
+import type { AlternativeKey, Sealer } from './key-manager.ts'
 
 /** Post-quantum keys by the names of the classical keys they are beside. */
 export interface AlternativeKeys {
   /** For people. */
   readonly where: string
-  /** Makes a key, durably before it returns; one of that name that was there before is replaced. */
+  /** Why they cannot be had yet; undefined: they can. */
+  readonly locked: string | undefined
+  /** Tries to get at them. Does nothing when they are not locked. @throws AssayError as {@link Sealer.unseal}. */
+  unlock(): Promise<void>
+  /**
+   * Makes a key, durably before it returns; one of that name that was there before is replaced.
+   *
+   * @throws AssayError `unavailable` while they are locked, or when it cannot be sealed now.
+   */
   generate(id: string, parameterSet: MlDsaParameterSet): Promise<AlternativeKey>
   get(id: string): AlternativeKey | undefined
   /** A name that is not there is not an error. */
   destroy(id: string): Promise<void>
 }
 
-/** Encrypts what is kept outside an HSM with a key that never leaves it. */
-export interface Sealer {
-  /** For people: `a key in pkcs11 token "assay"`. */
-  readonly where: string
-  /** `name` is bound to the sealed bytes: they open under no other. */
-  seal(name: string, secret: Uint8Array): Promise<Uint8Array>
-  /** @throws AssayError `failed-precondition` when they were sealed by another key, under another name, or changed. */
-  unseal(name: string, sealed: Uint8Array): Promise<Uint8Array>
-}
-
 const maxKeys = 1000
 
 /** Signatures under way at once: Node's pool has four threads, and files are read and written by it too. */
 const maxSigning = 3
+
 const version = 1
 
 interface Held {
@@ -50,13 +49,22 @@ interface Held {
   readonly key: AlternativeKey
 }
 
+/** A key as the file has it. */
+interface Stored {
+  readonly parameterSet: MlDsaParameterSet
+  readonly isSealed: boolean
+  /** The seed, or what it was sealed to. */
+  readonly bytes: Uint8Array
+}
+
 /** Keys that end with the process. */
 export const newAlternativeKeysInMemory = (): AlternativeKeys =>
-  new SoftwareAlternativeKeys('memory', { keys: new Map(), save: async () => {} })
+  new SoftwareAlternativeKeys({ stored: new Map(), file: undefined, sealer: undefined })
 
 /**
  * Keys in one file, mode 0600, as the 32-byte seeds they are made of: `{"version": 1, "keys": {"<id>":
- * {"parameter_set": "ml-dsa-44", "seed": "<base64>"}}}`, or with `sealed` in place of `seed`.
+ * {"parameter_set": "ml-dsa-44", "sealed": "<base64>"}}}`, or with `seed` in place of `sealed` where there is no HSM,
+ * or none that seals. While the HSM is away they are locked.
  *
  * @throws AssayError `failed-precondition` when the file is damaged, open to others, or was sealed by another HSM.
  */
@@ -68,46 +76,85 @@ export async function openAlternativeKeys(options: {
   readonly random: Random
   readonly log: Log
 }): Promise<AlternativeKeys> {
-  const { path, sealer, random, log } = options
-  const keys = await load(path, sealer)
-  const where = `software, file ${path}, ${sealer === undefined ? 'not sealed' : `sealed by ${sealer.where}`}`
+  const { path, sealer, log } = options
+  const stored = await load(path)
   if (sealer === undefined) {
-    log.warn({ path, keys: keys.size }, 'post-quantum keys are in a file, and no HSM seals them')
+    if ([...stored.values()].some(({ isSealed }) => isSealed)) {
+      throw new AssayError(
+        'failed-precondition',
+        `cannot load keys from ${path}: they are sealed by an HSM, and key_manager names none`,
+      )
+    }
+    log.warn({ path, keys: stored.size }, 'post-quantum keys are in a file, and no HSM seals them')
   }
-  return new SoftwareAlternativeKeys(where, {
-    keys,
-    save: async (present) => {
-      try {
-        const content = utf8Bytes(await encode(present, sealer))
-        await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-        await writeSecretFile(path, content, { random })
-        content.fill(0)
-      } catch (cause) {
-        if (cause instanceof AssayError) throw cause
-        throw new AssayError('unavailable', `cannot store keys in ${path}: ${messageOf(cause)}`, {
-          cause,
-        })
-      }
-    },
-  })
+  const keys = new SoftwareAlternativeKeys({ stored, file: options, sealer })
+  try {
+    await keys.unlock()
+  } catch (error) {
+    if (!(error instanceof AssayError && error.code === 'unavailable')) throw error
+    log.warn({ error, path }, 'post-quantum keys cannot be unsealed yet')
+  }
+  return keys
 }
 
 class SoftwareAlternativeKeys implements AlternativeKeys {
-  readonly where: string
-  readonly #save: (keys: ReadonlyMap<string, Held>) => Promise<void>
-  #keys: ReadonlyMap<string, Held>
+  readonly #file: { readonly path: string; readonly random: Random; readonly log: Log } | undefined
+  readonly #sealer: Sealer | undefined
+  /** Those that could not be had yet; none once all can. */
+  #stored: ReadonlyMap<string, Stored>
+  #keys: ReadonlyMap<string, Held> = new Map()
+  #unlocking: Promise<void> | undefined
+  #lockedBecause = ''
+  /** Why seeds are written as they are although there is an HSM. */
+  #cannotSeal = ''
   #changing: Promise<unknown> = Promise.resolve()
 
-  constructor(
-    where: string,
-    store: {
-      readonly keys: ReadonlyMap<string, Held>
-      readonly save: (keys: ReadonlyMap<string, Held>) => Promise<void>
-    },
-  ) {
-    this.where = where
-    this.#keys = store.keys
-    this.#save = store.save
+  constructor(of: {
+    readonly stored: ReadonlyMap<string, Stored>
+    readonly file: { readonly path: string; readonly random: Random; readonly log: Log } | undefined
+    readonly sealer: Sealer | undefined
+  }) {
+    this.#stored = of.stored
+    this.#file = of.file
+    this.#sealer = of.sealer
+  }
+
+  get where(): string {
+    if (this.#file === undefined) return 'memory'
+    const sealed =
+      this.#sealer === undefined
+        ? 'not sealed'
+        : this.#cannotSeal === ''
+          ? `sealed by ${this.#sealer.where}`
+          : `not sealed: ${this.#cannotSeal}`
+    return `software, file ${this.#file.path}, ${sealed}`
+  }
+
+  get locked(): string | undefined {
+    return this.#stored.size === 0 ? undefined : this.#lockedBecause || 'they are being unsealed'
+  }
+
+  unlock(): Promise<void> {
+    this.#unlocking ??= this.#unlock().finally(() => {
+      this.#unlocking = undefined
+    })
+    return this.#unlocking
+  }
+
+  async #unlock(): Promise<void> {
+    const held = new Map<string, Held>()
+    try {
+      for (const [id, { parameterSet, isSealed, bytes }] of this.#stored) {
+        const seed = isSealed && this.#sealer ? await this.#sealer.unseal(id, bytes) : bytes
+        held.set(id, hold(id, pairOf(id, { parameterSet, seed })))
+        seed.fill(0)
+      }
+    } catch (error) {
+      this.#lockedBecause = messageOf(error)
+      throw error
+    }
+    if (this.#stored.size > 0) this.#keys = held
+    this.#stored = new Map()
   }
 
   async generate(id: string, parameterSet: MlDsaParameterSet): Promise<AlternativeKey> {
@@ -126,12 +173,15 @@ class SoftwareAlternativeKeys implements AlternativeKeys {
   }
 
   async destroy(id: string): Promise<void> {
-    if (this.#keys.has(id)) await this.#change((keys) => keys.delete(id))
+    if (this.#keys.has(id) || this.#stored.has(id)) await this.#change((keys) => keys.delete(id))
   }
 
   /** One change after the other; what is on disk is what a change ends with, or what was there before. */
   #change(edit: (keys: Map<string, Held>) => void): Promise<void> {
     const turn = this.#changing.then(async () => {
+      if (this.locked !== undefined) {
+        throw new AssayError('unavailable', `cannot use the post-quantum keys: ${this.locked}`)
+      }
       const keys = new Map(this.#keys)
       edit(keys)
       await this.#save(keys)
@@ -139,6 +189,47 @@ class SoftwareAlternativeKeys implements AlternativeKeys {
     })
     this.#changing = turn.catch(() => undefined)
     return turn
+  }
+
+  async #save(keys: ReadonlyMap<string, Held>): Promise<void> {
+    if (this.#file === undefined) return
+    const { path, random } = this.#file
+    try {
+      const content = utf8Bytes(await this.#encode(keys))
+      await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+      await writeSecretFile(path, content, { random })
+      content.fill(0)
+    } catch (cause) {
+      if (cause instanceof AssayError) throw cause
+      const message = `cannot store keys in ${path}: ${messageOf(cause)}`
+      throw new AssayError('unavailable', message, { cause })
+    }
+  }
+
+  async #encode(keys: ReadonlyMap<string, Held>): Promise<string> {
+    const records: Record<string, object> = {}
+    for (const [id, { pair }] of keys) {
+      const seed = mlDsaSeed(pair)
+      const sealed = await this.#seal(id, seed)
+      const secret = sealed ? { sealed: sealed.toBase64() } : { seed: seed.toBase64() }
+      seed.fill(0)
+      records[id] = { parameter_set: pair.parameterSet, ...secret }
+    }
+    return `${JSON.stringify({ version, keys: records }, undefined, '\t')}\n`
+  }
+
+  /** Undefined when there is nothing to seal with. An HSM that cannot is told of; one that is away is an error. */
+  async #seal(id: string, seed: Uint8Array): Promise<Uint8Array | undefined> {
+    if (this.#sealer === undefined || this.#cannotSeal !== '') return undefined
+    try {
+      return await this.#sealer.seal(id, seed)
+    } catch (error) {
+      if (!(error instanceof AssayError && error.code === 'unimplemented')) throw error
+      this.#cannotSeal = error.message
+      const fields = { error, path: this.#file?.path }
+      this.#file?.log.error(fields, 'post-quantum keys are written to a file without being sealed')
+      return undefined
+    }
   }
 }
 
@@ -185,24 +276,19 @@ function hold(id: string, pair: MlDsaKeyPair): Held {
   return { pair, key }
 }
 
-async function encode(
-  keys: ReadonlyMap<string, Held>,
-  sealer: Sealer | undefined,
-): Promise<string> {
-  const records: Record<string, object> = {}
-  for (const [id, { pair }] of keys) {
-    const seed = mlDsaSeed(pair)
-    const secret =
-      sealer === undefined
-        ? { seed: seed.toBase64() }
-        : { sealed: (await sealer.seal(id, seed)).toBase64() }
-    seed.fill(0)
-    records[id] = { parameter_set: pair.parameterSet, ...secret }
+function pairOf(
+  id: string,
+  { parameterSet, seed }: { readonly parameterSet: MlDsaParameterSet; readonly seed: Uint8Array },
+): MlDsaKeyPair {
+  try {
+    return mlDsaKeyPairOfSeed(parameterSet, seed)
+  } catch (cause) {
+    const message = `cannot load key ${JSON.stringify(id)}: ${messageOf(cause)}`
+    throw new AssayError('failed-precondition', message, { cause })
   }
-  return `${JSON.stringify({ version, keys: records }, undefined, '\t')}\n`
 }
 
-async function load(path: string, sealer: Sealer | undefined): Promise<Map<string, Held>> {
+async function load(path: string): Promise<Map<string, Stored>> {
   const refuse = (why: string, cause?: unknown): AssayError =>
     new AssayError('failed-precondition', `cannot load keys from ${path}: ${why}`, { cause })
   let content: Uint8Array
@@ -212,27 +298,20 @@ async function load(path: string, sealer: Sealer | undefined): Promise<Map<strin
     if (error instanceof AssayError && error.code === 'not-found') return new Map()
     throw error
   }
-  const keys = new Map<string, Held>()
+  const stored = new Map<string, Stored>()
   for (const [id, record] of Object.entries(parse(content, refuse))) {
     const { parameter_set: named, seed, sealed } = (record ?? {}) as Record<string, unknown>
     const parameterSet = mlDsaParameterSets.find((set) => set === named)
     if (parameterSet === undefined) throw refuse(`key ${JSON.stringify(id)} names no parameter set`)
-    const isSealed = typeof sealed === 'string'
-    if (isSealed && sealer === undefined) {
-      throw refuse('they are sealed by an HSM, and key_manager names none')
-    }
+    const isSealed = sealed !== undefined
     try {
-      const encoded = bytes(isSealed ? sealed : seed)
-      const secret = isSealed && sealer ? await sealer.unseal(id, encoded) : encoded
-      keys.set(id, hold(id, mlDsaKeyPairOfSeed(parameterSet, secret)))
-      secret.fill(0)
+      stored.set(id, { parameterSet, isSealed, bytes: bytes(isSealed ? sealed : seed) })
     } catch (error) {
-      if (error instanceof AssayError) throw error
       throw refuse(`key ${JSON.stringify(id)}: ${messageOf(error)}`, error)
     }
   }
   content.fill(0)
-  return keys
+  return stored
 }
 
 function parse(

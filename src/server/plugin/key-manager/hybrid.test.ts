@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { setImmediate } from 'node:timers/promises'
 import { isMlDsaSignedBy, parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
 import { newAlternativeKeysInMemory } from './alternative-keys.ts'
 import { withAlternativeKeys } from './hybrid.ts'
+import type { KeyManager } from './key-manager.ts'
 import { newMemoryKeyManager } from './memory.ts'
 
 const parts = () => ({
@@ -56,4 +58,41 @@ test('withAlternativeKeys() keeps the key beside one that is there, when asked t
   assert.equal(manager.key('x509-ca/A/1'), key)
   await manager.destroyKey('x509-ca/A/1')
   assert.equal(alternatives.get('x509-ca/A/1'), undefined)
+})
+
+test('withAlternativeKeys() is down while its keys are locked, unlocks them when the HSM is back, and then tells', async () => {
+  let state: 'ok' | 'down' = 'down'
+  let locked: string | undefined = 'the hsm is away'
+  const listeners = new Set<() => void>()
+  const classical: KeyManager = {
+    ...newMemoryKeyManager(),
+    status: () => ({ state, detail: state, where: 'test' }),
+    onStatus: (listener) => {
+      const call = () => listener(classical.status())
+      listeners.add(call)
+      return { [Symbol.dispose]: () => void listeners.delete(call) }
+    },
+  }
+  const alternatives = {
+    ...newAlternativeKeysInMemory(),
+    where: 'test',
+    get locked() {
+      return locked
+    },
+    async unlock() {
+      locked = undefined
+    },
+  }
+  const manager = withAlternativeKeys(classical, { alternatives, parameterSet: 'ml-dsa-44' })
+  const told: string[] = []
+  using _listening = manager.onStatus((status) => told.push(status.state))
+  assert.equal(manager.status().detail, 'down')
+  state = 'ok'
+  assert.match(manager.status().detail, /^post-quantum keys are not there: the hsm is away$/)
+  assert.equal(manager.status().state, 'down')
+  for (const listener of listeners) listener()
+  await setImmediate()
+  assert.deepEqual(told, ['ok'])
+  await manager[Symbol.asyncDispose]()
+  assert.equal(listeners.size, 0)
 })

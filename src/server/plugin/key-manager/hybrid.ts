@@ -33,10 +33,29 @@ export function withAlternativeKeys(
     return made
   }
 
-  const status = (): KeyManagerStatus => ({
-    ...classical.status(),
-    alternativeWhere: alternatives.where,
-  })
+  const status = (): KeyManagerStatus => {
+    const { where: alternativeWhere, locked } = alternatives
+    const present = { ...classical.status(), alternativeWhere }
+    const isUp = present.state === 'ok' || present.state === 'degraded'
+    if (locked === undefined || !isUp) return present
+    // Without the one key nobody may conclude that the other is lost.
+    return { ...present, state: 'down', detail: `post-quantum keys are not there: ${locked}` }
+  }
+
+  const listeners = new Set<(status: KeyManagerStatus) => void>()
+  const tell = (): void => {
+    for (const listener of listeners) listener(status())
+  }
+  const owned = new DisposableStack()
+  owned.use(
+    classical.onStatus(() => {
+      const { state } = classical.status()
+      const isUp = state === 'ok' || state === 'degraded'
+      if (!isUp || alternatives.locked === undefined) return tell()
+      // What is in the way stands in the status.
+      void alternatives.unlock().then(tell, tell)
+    }),
+  )
 
   return {
     async generateKey(id, type) {
@@ -55,10 +74,17 @@ export function withAlternativeKeys(
       await alternatives.destroy(id)
     },
     status,
-    ...(classical.activity && { activity: () => classical.activity?.() ?? [] }),
-    onStatus: (listener) => classical.onStatus(() => listener(status())),
+    onStatus(listener) {
+      listeners.add(listener)
+      return { [Symbol.dispose]: () => void listeners.delete(listener) }
+    },
     ...(classical.resume && { resume: () => classical.resume?.() ?? Promise.resolve() }),
-    [Symbol.asyncDispose]: () => classical[Symbol.asyncDispose](),
+    ...(classical.activity && { activity: () => classical.activity?.() ?? [] }),
+    ...(classical.sealer && { sealer: classical.sealer }),
+    async [Symbol.asyncDispose]() {
+      owned.dispose()
+      await classical[Symbol.asyncDispose]()
+    },
   }
 }
 

@@ -103,6 +103,25 @@ export interface KeyManager extends AsyncDisposable {
   status(): KeyManagerStatus
   /** One for each HSM there is. Absent where there is none. */
   activity?(): readonly HsmActivity[]
+  /** Encrypts what is kept outside with a key that never leaves the HSM. Absent where there is none. */
+  readonly sealer?: Sealer
   /** Calls back at each change of {@link status}. */
   onStatus(listener: (status: KeyManagerStatus) => void): Disposable
+}
+
+/** Encrypts what is kept outside an HSM with a key that never leaves it. */
+export interface Sealer {
+  /** For people: `pkcs11 token "assay" serial 1234…`. */
+  readonly where: string
+  /**
+   * `name` is bound to the sealed bytes: they open under no other.
+   *
+   * @throws AssayError `unimplemented` when this HSM cannot; `unavailable` when it cannot now.
+   */
+  seal(name: string, secret: Uint8Array): Promise<Uint8Array>
+  /**
+   * @throws AssayError `failed-precondition` when they were sealed by another key, under another name, or changed;
+   * `unavailable` when it cannot be tried now.
+   */
+  unseal(name: string, sealed: Uint8Array): Promise<Uint8Array>
 }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { utf8Bytes } from '#base/bytes.ts'
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
@@ -14,6 +15,7 @@ import type {
   KeyManager,
   KeyManagerStatus,
   KeyType,
+  Sealer,
   SigningKey,
 } from './key-manager.ts'
 
@@ -121,10 +123,20 @@ class TokenKeyManager implements Pkcs11KeyManager {
   readonly #labelPrefix: string
   readonly #signingKeys = new WeakMap<HsmKey, SigningKey>()
   readonly #logging: Disposable
+  readonly sealer: Sealer
 
   constructor(client: HsmClient, options: { readonly labelPrefix: string; readonly log: Log }) {
     this.#client = client
     this.#labelPrefix = options.labelPrefix
+    const label = `${options.labelPrefix}seal`
+    const where = () => this.status().where
+    this.sealer = {
+      get where() {
+        return where()
+      },
+      seal: (name, data) => client.seal(label, { context: utf8Bytes(name), data }),
+      unseal: (name, data) => client.unseal(label, { context: utf8Bytes(name), data }),
+    }
     const report = ({ state, detail, where }: KeyManagerStatus) => {
       const fields = { state, detail, where, keys: client.keys.size }
       if (state === 'ok') options.log.info(fields, 'hsm is ready')
