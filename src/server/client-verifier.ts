@@ -32,7 +32,7 @@ export function newClientVerifier(dependencies: {
     if (trustDomainOf(spiffeId) !== trustDomain && !adminIds.has(spiffeId)) {
       throw new AssayError(
         'unauthenticated',
-        `cannot accept ${spiffeId}: it is of another trust domain and not in admin_ids`,
+        `cannot accept ${spiffeId}: it is of another trust domain, and neither admin_ids nor administrators has it`,
         { reason: 'trust-domain-foreign' },
       )
     }

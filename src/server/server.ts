@@ -369,6 +369,9 @@ async function openParts(
   registerMetrics(metrics, vitals)
 
   const administrators = newAdministrators(config, process)
+  for (const who of await administrators.unknownNames()) {
+    log.warn({ who }, 'administrators names somebody this machine does not know')
+  }
   const approvals = new Approvals({ clock, random })
   const needsApproval = mostNeeded(config.approvals) > 1
   const guard = new Guard({ administrators, entries, needsApproval })

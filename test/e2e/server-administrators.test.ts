@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { chmod } from 'node:fs/promises'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { promisify } from 'node:util'
 import { AssayError } from '#base/errors.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
 import { InventoryDefinition, State } from '#rpc/gen/assay/server/v1/inventory.ts'
@@ -11,6 +15,7 @@ import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
 import type { Status } from '#rpc/gen/spire/api/types/status.ts'
 import type { Partially } from '#rpc/service.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
+import { nobody, noOtherUser } from '../support/another-user.ts'
 import { csrOf, idOf, LiveServer } from '../support/live-server.ts'
 
 // What an administrator with few rights tries, to have more.
@@ -24,6 +29,9 @@ administrators:
   - { spiffe_id: 'spiffe://example.org/ops/entries', calls: [entries] }
   - { spiffe_id: 'spiffe://example.org/ops/nodes', calls: [nodes] }
   - { spiffe_id: 'spiffe://example.org/ops/nodes-of-web', calls: [nodes], spiffe_id_prefixes: ['spiffe://example.org/web'] }
+  - { spiffe_id: 'spiffe://example.org/ops/both', calls: [nodes], spiffe_id_prefixes: ['spiffe://example.org/web'] }
+  - { spiffe_id: 'spiffe://example.org/ops/both', calls: [entries], spiffe_id_prefixes: ['spiffe://example.org/other'] }
+  - { unix_user: nobody, calls: [entries] }
   - { spiffe_id: 'spiffe://example.org/ops/bundles', calls: [bundles] }
   - { spiffe_id: 'spiffe://example.org/ops/authorities', calls: [authorities] }
   - { spiffe_id: 'spiffe://example.org/ops/svids', calls: [svids] }
@@ -304,6 +312,8 @@ test('join tokens have an alias inside of the prefixes, and a value nobody chose
     ['nodes', { ttl: 60, agentId: at('/web/host') }, 'right-missing'],
     ['nodes-of-web', { ttl: 60, agentId: at('/web/host') }, 'right-missing'],
     ['nodes', { ttl: 60, token: 'known' }, 'needs-all-rights'],
+    // A right to entries of other IDs is none to this one.
+    ['both', { ttl: 60, agentId: at('/web/host') }, 'right-missing'],
   ] as const) {
     const creating = (await as(name)).client(AgentDefinition).createJoinToken(request)
     await assert.rejects(creating, { reason }, name)
@@ -341,4 +351,19 @@ test('who is kept to some IDs cannot call what is not about single ones', async 
   )
   const all = live.connect(await live.mint('/web/root'))
   await all.client(InventoryDefinition).list({})
+})
+
+test('a local user is let in by name, as far as the row goes', { skip: noOtherUser }, async () => {
+  await chmod(live.directory, 0o755)
+  const socket = join(live.directory, 'server.sock')
+  await chmod(socket, 0o777)
+  const assay = (...args: string[]) =>
+    promisify(execFile)('bin/assay', [...args, '--socket-path', socket], nobody)
+  assert.match((await assay('entry', 'count')).stdout, /^\d+ entries$/m)
+  await assert.rejects(assay('agent', 'list'), {
+    message: /nobody has no right to 'nodes' nor 'read'; .* \[right-missing\]/,
+  })
+  const record = live.audited().findLast(({ action }) => String(action).endsWith('CountEntries'))
+  assert.equal(record?.['user'], 'nobody')
+  assert.equal(record?.['right'], 'unix_user nobody')
 })

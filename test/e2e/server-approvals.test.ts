@@ -19,7 +19,7 @@ import type { TlsIdentity } from '#rpc/tls.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
 import { csrOf, LiveServer } from '../support/live-server.ts'
 
-const names = ['alice', 'bob', 'entries', 'narrow', 'keys']
+const names = ['alice', 'bob', 'entries', 'narrow', 'keys', 'mixed']
 const directory = await mkdtemp(join(tmpdir(), 'assay-approvals-'))
 after(() => rm(directory, { recursive: true }))
 
@@ -38,6 +38,8 @@ administrators:
   - { spiffe_id: 'spiffe://example.org/ops/entries', calls: [read, entries] }
   - { spiffe_id: 'spiffe://example.org/ops/narrow', spiffe_id_prefixes: ['spiffe://example.org/web'] }
   - { spiffe_id: 'spiffe://example.org/ops/keys', calls: [authorities] }
+  - { spiffe_id: 'spiffe://example.org/ops/mixed', calls: [read] }
+  - { spiffe_id: 'spiffe://example.org/ops/mixed', spiffe_id_prefixes: ['spiffe://example.org/web'] }
 admin_ids: ['spiffe://example.org/ops/alice', 'spiffe://example.org/ops/bob']
 approvals: { authorities: 2, inventory: 2 }
 `,
@@ -125,8 +127,8 @@ test('a call waits until another administrator agrees, and goes through once', a
 
 test('who could not make a call neither sees it nor agrees to it', async () => {
   const id = await waits(alice.authority.prepareJWTAuthority({}))
-  for (const name of ['entries', 'narrow']) {
-    const reason = name === 'entries' ? 'approval-not-found' : 'cannot-be-narrowed'
+  for (const name of ['entries', 'narrow', 'mixed']) {
+    const reason = name === 'narrow' ? 'cannot-be-narrowed' : 'approval-not-found'
     for (const call of ['get', 'approve', 'deny'] as const) {
       await assert.rejects(as(name).approvals[call]({ id }), { reason }, `${name} ${call}`)
     }

@@ -82,6 +82,21 @@ export class Administrators {
     return { user, rights: new Rights(user ?? `uid ${uid}`, found) }
   }
 
+  /** Users and groups of rows that this machine does not know now: such a row is about nobody. */
+  async unknownNames(): Promise<readonly string[]> {
+    const { rows = [], users, groups } = this.#options
+    const unknown: string[] = []
+    for (const { unix_user: user, unix_group: group } of rows) {
+      if (user !== undefined && (await numberOf(user, users)) === undefined) {
+        unknown.push(`unix_user ${user}`)
+      }
+      if (group !== undefined && (await numberOf(group, groups)) === undefined) {
+        unknown.push(`unix_group ${group}`)
+      }
+    }
+    return unknown
+  }
+
   /**
    * What a verified SPIFFE ID may do; undefined when it is no administrator. Rows of `administrators` narrow what
    * `admin_ids` or an entry would give it.

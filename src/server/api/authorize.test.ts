@@ -249,6 +249,23 @@ test('Authorizer tells local administrators apart by user, group and supplementa
   assert.equal(await by(process(1003), '/grpc.health.v1.Health/Check'), undefined)
 })
 
+test('Administrators name rows about nobody this machine knows', async () => {
+  const administrators = new Administrators({
+    rows: [
+      row({ unix_user: 'alice' }),
+      row({ unix_user: 'alicia' }),
+      row({ unix_user: '5' }),
+      row({ unix_group: 'ops' }),
+      row({ unix_group: 'opps' }),
+    ],
+    adminIds: [],
+    users: names({ alice: 1000 }),
+    groups: names({ ops: 2000 }),
+    ownUid: 990,
+  })
+  assert.deepEqual(await administrators.unknownNames(), ['unix_user alicia', 'unix_group opps'])
+})
+
 test('Authorizer lets root and the own user in when administrators names nobody', async () => {
   const { authorizer } = authorizerWith({}, { rows: [] })
   await authorizer.authorize(calling(list, process(0)))
