@@ -259,6 +259,7 @@ export const serverConfigSchema = object({
     svids: agreeing(),
     authorities: agreeing(),
     server: agreeing(),
+    backup: agreeing().describe('A backup has every join token in it that was not used.'),
   })
     .default({})
     .describe(

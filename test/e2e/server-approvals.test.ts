@@ -69,6 +69,10 @@ async function waits(call: Promise<unknown>): Promise<string> {
     assert.ok(error instanceof AssayError)
     assert.equal(error.reason, 'approval-required', error.message)
     assert.equal(error.code, 'failed-precondition')
+    assert.match(
+      error.message,
+      /^cannot .+ yet: one more administrator must agree to request [0-9a-f]{8},/,
+    )
     id = /'assay approval approve ([0-9a-f]{8})'/.exec(error.message)?.[1] ?? ''
     return true
   })
@@ -217,7 +221,10 @@ test('nobody makes a second administrator of themselves', async () => {
   await waits(alice.svids.mintJWTSVID({ id: at('/ops/bob'), audience: ['a'] }))
   await waits(alice.agents.createJoinToken({ ttl: 60, token: 'known' }))
   const { x509Authorities } = await alice.bundles.getBundle({})
-  await waits(alice.bundles.appendBundle({ x509Authorities }))
+  const appending = await waits(alice.bundles.appendBundle({ x509Authorities }))
+  await assert.rejects(as('keys').approvals.approve({ id: appending }), {
+    reason: 'needs-all-rights',
+  })
   await alice.svids.mintJWTSVID({ id: at('/plain'), audience: ['a'] })
 
   // Who has not all rights may not agree to it, and is not asked.

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { AssayError } from '#base/errors.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
+import { BackupDefinition } from '#rpc/gen/assay/server/v1/backup.ts'
 import { InventoryDefinition, State } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -25,6 +26,7 @@ const client = {
   keys: live.local.client(KeysDefinition),
   authority: live.local.client(LocalAuthorityDefinition),
   logger: live.local.client(LoggerDefinition),
+  backup: live.local.client(BackupDefinition),
   svid: live.local.client(SVIDDefinition),
   trustDomain: live.local.client(TrustDomainDefinition),
 }
@@ -232,6 +234,14 @@ const changes: readonly (readonly [string, () => Promise<unknown>, Facts])[] = [
       }
     },
     () => ({ subject: /./, kind: 'jwt', force: true, predecessor: ids.oldJwt }),
+  ],
+  [
+    'Backup/Create',
+    async () => {
+      for await (const _ of client.backup.create({}));
+    },
+    // A datastore in memory has none to give.
+    { result: 'refused' },
   ],
   ['Keys/Resume', () => client.keys.resume({}), { reason: 'nothing-to-resume' }],
   ['Keys/AcceptClock', () => client.keys.acceptClock({}), ({ now }: { now: number }) => ({ now })],

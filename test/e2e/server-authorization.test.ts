@@ -3,6 +3,7 @@ import { after, test } from 'node:test'
 import { AssayError } from '#base/errors.ts'
 import type { Connection } from '#rpc/client.ts'
 import { ApprovalsDefinition } from '#rpc/gen/assay/server/v1/approvals.ts'
+import { BackupDefinition } from '#rpc/gen/assay/server/v1/backup.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
@@ -41,6 +42,7 @@ const localOnly: readonly ServiceDefinition[] = [
   DebugDefinition,
   LoggerDefinition,
   HealthDefinition,
+  BackupDefinition,
 ]
 
 const elsewhere = parseSpiffeId('spiffe://example.org/spire/agent/elsewhere')

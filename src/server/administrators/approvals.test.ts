@@ -124,7 +124,10 @@ test('Approvals.use() lets a resumable call begin again until it has ended well,
   const id = ask(given)
   approvals.approve(id, bob)
   const first = approvals.use(wish(given))
-  assert.throws(() => approvals.use(wish(given)), { reason: 'approval-in-use' })
+  assert.throws(() => approvals.use(wish(given)), {
+    code: 'unavailable',
+    reason: 'approval-in-use',
+  })
   first.end(false)
   const second = approvals.use(wish(given))
   second.end(true)

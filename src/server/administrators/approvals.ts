@@ -84,8 +84,8 @@ export class Approvals {
   /**
    * Begins an approved call. One that is not approved is remembered and refused.
    *
-   * @throws AssayError `failed-precondition`, reason `approval-required`, `approval-denied` or `approval-in-use`;
-   *   `resource-exhausted`, reason `approvals-full`.
+   * @throws AssayError `failed-precondition`, reason `approval-required` or `approval-denied`; `unavailable`, reason
+   *   `approval-in-use`; `resource-exhausted`, reason `approvals-full`.
    */
   use(wish: Wish): ApprovedUse {
     const known = this.list().find(
@@ -103,8 +103,9 @@ export class Approvals {
     }
     if (approval.state === 'pending') throw required(approval)
     if (this.#inUse.has(approval.id)) {
+      // Whoever lost their stream a moment ago tries again, as with a server that is away.
       throw new AssayError(
-        'failed-precondition',
+        'unavailable',
         `cannot ${approval.what}: the call that request ${approval.id} was approved for is under way`,
         { reason: 'approval-in-use' },
       )
