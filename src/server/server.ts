@@ -410,6 +410,10 @@ async function openParts(
       needed: config.approvals,
       judge: new RequestJudge({ guard, datastore }),
     }),
+    svidLifetimes: {
+      x509SvidTtlSeconds: config.default_x509_svid_ttl,
+      jwtSvidTtlSeconds: config.default_jwt_svid_ttl,
+    },
     metrics,
     audit,
     startedAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),

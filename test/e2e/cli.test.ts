@@ -120,6 +120,38 @@ test('a workload without an entry is refused, with status 4, and why says what t
   assert.match(why.stdout, /^It gets nothing: this node has no entries\.$/m)
 })
 
+test('status shows the whole on one screen, and doctor what is wrong', async () => {
+  const [first = '', ...rest] = await lines('status')
+  assert.match(first, /^Server +example\.org, ready, version /)
+  for (const wanted of [
+    /^Nodes +1 live, /,
+    /^If the server dies now +/,
+    /^x509-ca +active/,
+    /^Agent +AGENT, ready/,
+  ])
+    assert.ok(
+      rest.some((line) => wanted.test(line)),
+      String(wanted),
+    )
+  const seen = (await json(['status'])) as {
+    server: { nodes: { live: number }; without_server: object; authorities: readonly object[] }
+    agent: { state: string }
+  }
+  assert.deepEqual([seen.server.nodes.live, seen.agent.state], [1, 'ready'])
+  assert.equal(seen.server.authorities.length, 2)
+  const watching = start(['status', '--watch', '--every', '1s', '--json'])
+  await once(watching.stdout, 'data')
+  await once(watching.stdout, 'data')
+  watching.kill('SIGINT')
+  assert.deepEqual(await once(watching, 'close'), [130, null])
+  await fails(5, ['status', '--socket-path', '/nix'], { message: /is assay-server running\?/ })
+  for (const side of ['server', 'agent']) {
+    const args = ['doctor', side, '--config', installation.at(`${side}.yaml`)]
+    assert.match((await lines(...args)).join('\n'), /^ok +configuration +DIR/)
+    assert.equal(((await json(args)) as { problems: number }).problems, 0)
+  }
+})
+
 test('entry create prints the entry and what is next, and refuses to repeat it', async () => {
   const { status, stdout, stderr } = await assay(
     createWeb('--entry-id', 'web', '--dns', 'web.test'),

@@ -95,6 +95,7 @@ export const calls: ReadonlyMap<string, CallTraits> = new Map([
   ...rows('assay.server.v1.Keys', 'authorities', { traits: ['reads'], methods: 'GetStatus' }),
   ...rows('assay.server.v1.Keys', 'authorities', { methods: 'Resume AcceptClock Rotate' }),
   ...rows('spire.api.server.debug.v1.Debug', 'server', { traits: ['reads'], methods: 'GetInfo' }),
+  ...rows('assay.server.v1.Overview', 'server', { traits: ['reads'], methods: 'Get' }),
   ...rows('spire.api.server.logger.v1.Logger', 'server', {
     traits: ['reads'],
     methods: 'GetLogger',

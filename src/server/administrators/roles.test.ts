@@ -15,7 +15,7 @@ const reads: Readonly<Record<string, string>> = {
   svids: '',
   authorities:
     'LocalAuthority/GetX509AuthorityState LocalAuthority/GetJWTAuthorityState LocalAuthority/GetWITAuthorityState Keys/GetStatus',
-  server: 'Debug/GetInfo Logger/GetLogger',
+  server: 'Debug/GetInfo Overview/Get Logger/GetLogger',
 }
 const changes: Readonly<Record<string, string>> = {
   entries: 'Entry/BatchCreateEntry Entry/BatchUpdateEntry Entry/BatchDeleteEntry',

@@ -120,5 +120,6 @@ export const policy: ReadonlyMap<string, readonly CallerClass[]> = new Map([
     Approve: operators,
     Deny: operators,
   }),
+  ...methods('assay.server.v1.Overview', { Get: operators }),
   ...methods('assay.server.v1.Refusals', { List: operators }),
 ])

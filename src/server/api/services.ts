@@ -4,6 +4,7 @@ import { BackupDefinition } from '#rpc/gen/assay/server/v1/backup.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
+import { OverviewDefinition } from '#rpc/gen/assay/server/v1/overview.ts'
 import { RefusalsDefinition } from '#rpc/gen/assay/server/v1/refusals.ts'
 import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -20,7 +21,9 @@ import type { Interceptor } from '#rpc/service.ts'
 import type { Health } from '#telemetry/health.ts'
 import type { Approvals } from '../administrators/approvals.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
+import type { LostState } from '../node/lost-state.ts'
 import type { NodeHoldings } from '../node/node-holdings.ts'
+import type { ServerSvid } from '../svid/server-svid.ts'
 import { type AgentServiceDependencies, newAgentService } from './agent.ts'
 import { newApprovalsService } from './approvals.ts'
 import type { Authorizer } from './authorize.ts'
@@ -34,6 +37,7 @@ import { type KeysServiceDependencies, newKeysService } from './keys.ts'
 import { newLocalAuthorityService } from './local-authority.ts'
 import { type AdjustableLog, newLoggerService } from './logger.ts'
 import { type ObserveDependencies, observing } from './observe.ts'
+import { newOverviewService, type OverviewServiceDependencies } from './overview.ts'
 import { newRefusalsService } from './refusals.ts'
 import { newSvidService, type SvidServiceDependencies } from './svid.ts'
 import { newTrustDomainService } from './trust-domain.ts'
@@ -48,14 +52,19 @@ export interface ServiceDependencies
     FeedServiceDependencies,
     KeysServiceDependencies,
     ObserveDependencies,
+    OverviewServiceDependencies,
     SvidServiceDependencies {
   readonly datastore: AgentServiceDependencies['datastore'] & BackupServiceDependencies['datastore']
   readonly entries: EntryServiceDependencies['entries'] &
     FeedServiceDependencies['entries'] &
     SvidServiceDependencies['entries'] &
-    DebugServiceDependencies['entries']
+    DebugServiceDependencies['entries'] &
+    OverviewServiceDependencies['entries']
   readonly bundles: BundleServiceDependencies['bundles']
-  readonly nodes: FeedServiceDependencies['nodes'] &
+  readonly lostState: LostState
+  readonly serverSvid: ServerSvid
+  readonly nodes: OverviewServiceDependencies['nodes'] &
+    FeedServiceDependencies['nodes'] &
     DebugServiceDependencies['nodes'] &
     BundleServiceDependencies['nodes']
   readonly authority: SvidServiceDependencies['authority']
@@ -108,6 +117,7 @@ function addSharedServices(server: RpcServer, dependencies: ServiceDependencies)
   server.addService(InventoryDefinition, newInventoryService(dependencies))
   server.addService(KeysDefinition, newKeysService(dependencies))
   server.addService(ApprovalsDefinition, newApprovalsService(dependencies.approvals))
+  server.addService(OverviewDefinition, newOverviewService(dependencies))
   server.addService(RefusalsDefinition, newRefusalsService(dependencies.audit))
 }
 

@@ -66,6 +66,11 @@ export class AuthorizedEntries implements Disposable {
     return this.#graph.size
   }
 
+  /** Every entry, in no order. */
+  get all(): Iterable<RegistrationEntry> {
+    return this.#graph.all
+  }
+
   /** The entry with this id, whoever may serve it. */
   entry(id: string): RegistrationEntry | undefined {
     const entry = this.#graph.get(id)

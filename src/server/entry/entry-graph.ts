@@ -33,6 +33,10 @@ export class EntryGraph {
     return this.#byId.size
   }
 
+  get all(): Iterable<RegistrationEntry> {
+    return this.#byId.values()
+  }
+
   get(id: string): RegistrationEntry | undefined {
     return this.#byId.get(id)
   }

@@ -1,0 +1,266 @@
+import { AssayError } from '#base/errors.ts'
+import {
+  type Status as AgentStatus,
+  DiagnosisDefinition,
+} from '#rpc/gen/assay/agent/v1/diagnosis.ts'
+import { KeysDefinition, type Status as KeysStatus } from '#rpc/gen/assay/server/v1/keys.ts'
+import { OverviewDefinition, type ServerOverview } from '#rpc/gen/assay/server/v1/overview.ts'
+import {
+  type Command,
+  type CommandContext,
+  isOn,
+  nowSeconds,
+  optional,
+  seconds,
+} from '../command.ts'
+import { administrationOptions, connectAgentAdministration, connectServer } from '../daemons.ts'
+import {
+  blocks,
+  count,
+  durationText,
+  fields,
+  table,
+  timeLeftText,
+  timeText,
+  timeValue,
+} from '../print.ts'
+import { agentStatusRecord } from '../wire.ts'
+
+/** What can be seen from here: a server, an agent, or both. */
+interface Seen {
+  readonly server: { readonly overview: ServerOverview; readonly keys: KeysStatus } | undefined
+  readonly agent: AgentStatus | undefined
+}
+
+/**
+ * Asks what is there. One that does not run here is no failure unless its socket was named; one that this user may not
+ * ask is a failure only when there is no other.
+ */
+async function look(context: CommandContext): Promise<Seen> {
+  const closed: AssayError[] = []
+  const orAbsent = async <T>(option: string, ask: () => Promise<T>): Promise<T | undefined> => {
+    try {
+      return await ask()
+    } catch (error) {
+      if (!(error instanceof AssayError) || error.reason !== 'not-connected') throw error
+      if (optional(context, option) !== undefined) throw error
+      if (error.code === 'permission-denied') closed.push(error)
+      return undefined
+    }
+  }
+  const { signal } = context
+  const server = await orAbsent('socket-path', async () => {
+    using connection = await connectServer(context)
+    const [overview, keys] = await Promise.all([
+      connection.client(OverviewDefinition).get({}, { signal }),
+      connection.client(KeysDefinition).getStatus({}, { signal }),
+    ])
+    return { overview, keys }
+  })
+  const agent = await orAbsent('admin-socket-path', async () => {
+    using connection = await connectAgentAdministration(context)
+    return await connection.client(DiagnosisDefinition).getStatus({}, { signal })
+  })
+  if (server !== undefined || agent !== undefined) return { server, agent }
+  const [refused] = closed
+  throw (
+    refused ??
+    new AssayError(
+      'unavailable',
+      "neither assay-server nor assay-agent answers here; 'assay doctor' says why",
+      { reason: 'not-connected' },
+    )
+  )
+}
+
+/** {@link look} with a time limit of its own. */
+async function lookInTime(context: CommandContext): Promise<Seen> {
+  const done = new AbortController()
+  try {
+    return await look({ ...context, signal: AbortSignal.any([context.signal, done.signal]) })
+  } finally {
+    done.abort()
+  }
+}
+
+const isWell = ({ server, agent }: Seen): boolean =>
+  (server === undefined || (server.overview.ready && server.overview.wentBack === undefined)) &&
+  (agent === undefined || agent.state === 'ready')
+
+/**
+ * How long workloads notice nothing when the server dies now: an agent renews an SVID at about half of its life, so that
+ * the worst one has nearly half of the shortest lifetime left, 45 % to be exact (`spiffe/rotation.ts`).
+ */
+export const untilFirstBreakSeconds = ({
+  shortestX509SvidTtl,
+}: Pick<ServerOverview, 'shortestX509SvidTtl'>): number => Math.floor(shortestX509SvidTtl * 0.45)
+
+function serverRecord({ overview, keys }: NonNullable<Seen['server']>) {
+  const { nodes, wentBack } = overview
+  return {
+    version: overview.version,
+    trust_domain: overview.trustDomain,
+    ready: overview.ready,
+    started_at: timeValue(overview.startedAt),
+    parts: overview.parts,
+    signing: { state: keys.state, detail: keys.detail, where: keys.where },
+    revision: String(overview.revision),
+    nodes: nodes && {
+      live: nodes.live,
+      away: nodes.away,
+      expired: nodes.expired,
+      banned: nodes.banned,
+      first_expiry: timeValue(nodes.firstExpiry),
+      first_expiry_agent_id: nodes.firstExpiryAgentId || undefined,
+    },
+    pending_tpms: overview.pendingTpms,
+    entries: overview.entries,
+    server_svid_expires_at: timeValue(overview.serverSvidExpiresAt),
+    authorities: keys.keys
+      .filter(({ purpose }) => purpose !== '')
+      .map((key) => ({
+        purpose: key.purpose,
+        state: key.state,
+        authority_id: key.authorityId,
+        tainted: key.tainted || undefined,
+        svids: key.svids,
+        expires_at: timeValue(key.expiresAt),
+        next_event: key.nextEvent,
+        next_event_at: timeValue(key.nextEventAt),
+      })),
+    without_server: {
+      first_x509_svid_ends_in: untilFirstBreakSeconds(overview),
+      shortest_x509_svid_ttl: overview.shortestX509SvidTtl,
+      shortest_jwt_svid_ttl: overview.shortestJwtSvidTtl,
+    },
+    went_back: wentBack && {
+      agent_id: wentBack.agentId,
+      agent_sequence: String(wentBack.agentSequence),
+      server_sequence: String(wentBack.serverSequence),
+      seen_at: timeValue(wentBack.seenAt),
+    },
+  }
+}
+
+function serverLines(
+  { overview, keys }: NonNullable<Seen['server']>,
+  now: number,
+): readonly (readonly string[])[] {
+  const { nodes, wentBack } = overview
+  const troubles = overview.parts.filter(({ ready, detail }) => !ready || detail !== '')
+  const left = untilFirstBreakSeconds(overview)
+  const head = fields([
+    [
+      'Server',
+      `${overview.trustDomain}, ${overview.ready ? 'ready' : 'NOT READY'}, version ${overview.version}, up ${durationText(now - overview.startedAt)}`,
+    ],
+    ...troubles.map(({ name, detail }) => ['Trouble', `${name}: ${detail}`] as const),
+    [
+      'Trouble',
+      wentBack === undefined
+        ? ''
+        : `the data went back: ${wentBack.agentId} holds bundle ${wentBack.agentSequence}, this server has ${wentBack.serverSequence} (backup.md)`,
+    ],
+    ['Signing', `${keys.state}, keys in ${keys.where}`],
+    ['Datastore', `revision ${overview.revision}`],
+    [
+      'Nodes',
+      nodes === undefined
+        ? ''
+        : `${nodes.live} live, ${nodes.away} away, ${nodes.expired} expired, ${nodes.banned} banned`,
+    ],
+    [
+      'First node to expire',
+      nodes === undefined || nodes.firstExpiry === 0
+        ? ''
+        : `${nodes.firstExpiryAgentId} ${timeLeftText(nodes.firstExpiry, now)}`,
+    ],
+    [
+      'Waiting',
+      overview.pendingTpms === 0
+        ? ''
+        : `${count(overview.pendingTpms, 'TPM')} for approval: assay inventory pending`,
+    ],
+    ['Entries', String(overview.entries)],
+    [
+      'If the server dies now',
+      left === 0
+        ? 'no workload breaks: there are no entries'
+        : `the first X.509-SVID may end in ${durationText(left)} (lifetimes from ${durationText(overview.shortestX509SvidTtl)}, renewed at half); new JWT-SVIDs stop at once, the ones there are end within ${durationText(overview.shortestJwtSvidTtl)}`,
+    ],
+  ])
+  const rows = keys.keys
+    .filter(({ purpose }) => purpose !== '')
+    .map((key) => [
+      key.purpose,
+      key.tainted ? `${key.state}, tainted` : key.state,
+      key.authorityId.slice(0, 16),
+      timeLeftText(key.expiresAt, now),
+      key.nextEvent === '' ? '' : `${key.nextEvent} ${timeLeftText(key.nextEventAt, now)}`,
+    ])
+  return [
+    head,
+    rows.length === 0 ? [] : table(['authority', 'state', 'id', 'expires', 'next'], rows),
+  ]
+}
+
+function agentLines(status: AgentStatus, now: number): readonly string[] {
+  const orNone = (at: number): string => (at === 0 ? 'none yet' : timeLeftText(at, now))
+  return fields([
+    ['Agent', `${status.agentId || 'not attested'}, ${status.state}`],
+    ['Why', status.detail],
+    ['SVID expires', orNone(status.agentSvidExpiresAt)],
+    ['Last sync', orNone(status.lastSyncAt)],
+    ['Node attestor', `${status.nodeAttestor} ${status.nodeAttestorDetail}`.trim()],
+    [
+      'Serving',
+      `${count(status.entries, 'entry', 'entries')}, ${status.x509Svids} X.509-SVIDs, ${status.jwtSvids} JWT-SVIDs, ${count(status.streams, 'open stream')}`,
+    ],
+  ])
+}
+
+function print(context: CommandContext, seen: Seen): void {
+  const { server, agent } = seen
+  if (context.json) {
+    const record = {
+      at: timeText(nowSeconds(context)),
+      ...(server !== undefined && { server: serverRecord(server) }),
+      ...(agent !== undefined && { agent: agentStatusRecord(agent) }),
+    }
+    context.print(JSON.stringify(record))
+    return
+  }
+  const now = nowSeconds(context)
+  const groups = [
+    ...(server === undefined ? [] : serverLines(server, now)),
+    ...(agent === undefined ? [] : [agentLines(agent, now)]),
+  ]
+  for (const line of blocks(groups)) context.print(line)
+}
+
+const status: Command = {
+  name: 'status',
+  summary: 'the whole on one screen: server, keys, nodes, entries, what is next; or the agent',
+  options: [
+    { name: 'watch', summary: 'again and again, until interrupted' },
+    { name: 'every', value: 'DURATION', summary: 'with --watch: how often; 2s when absent' },
+    ...administrationOptions,
+  ],
+  details: `
+Shows whichever of assay-server and assay-agent answers on this machine. Exit status 6 when one is not well. How long
+workloads would notice nothing is worked out from what entries ask for, for the worst moment; with --json and --watch
+each look is a line.`,
+  async run(context) {
+    const every = Temporal.Duration.from({ seconds: Math.max(1, seconds(context, 'every', 2)) })
+    for (;;) {
+      const seen = await lookInTime(context)
+      context.setStatus(isWell(seen) ? 0 : 6)
+      print(context, seen)
+      if (!isOn(context, 'watch')) return
+      if (!context.json) context.print('')
+      await context.clock.sleep(every, context.signal)
+    }
+  },
+}
+
+export const commands: readonly Command[] = [status]
