@@ -31,6 +31,7 @@ const groups: Readonly<Record<string, () => Promise<{ readonly commands: readonl
   fetch: () => import('./commands/fetch.ts'),
   validate: () => import('./commands/validate.ts'),
   watch: () => import('./commands/watch.ts'),
+  setup: () => import('./commands/setup.ts'),
   status: () => import('./commands/status.ts'),
   doctor: () => import('./commands/doctor.ts'),
   backup: () => import('./commands/backup.ts'),

@@ -2,12 +2,15 @@
 import { AssayError, type ErrorCode } from '#base/errors.ts'
 import type { Status as AgentStatus, Refusal } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
 import type { Agent } from '#rpc/gen/spire/api/types/agent.ts'
+import type { Bundle as WireBundle } from '#rpc/gen/spire/api/types/bundle.ts'
 import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
 import type { Selector as WireSelector } from '#rpc/gen/spire/api/types/selector.ts'
 import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
 import type { Status } from '#rpc/gen/spire/api/types/status.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
 import { parseSelector, selectorType, selectorValue } from '#spiffe/selector.ts'
 import { parseSpiffeId, pathOf, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { timeValue } from './print.ts'
 
 /** @throws SyntaxError when `text` is not a SPIFFE ID. */
@@ -52,6 +55,25 @@ export function entryRecord(entry: Entry) {
       disable_x509_svid_prefetch: true,
     }),
     ...(entry.additionalAttributes?.jwtSvidIncludeJti && { jwt_svid_include_jti: true }),
+  }
+}
+
+/** A bundle as the rest of Assay has it. @throws SyntaxError when its trust domain is none. */
+export function bundleFromWire(bundle: WireBundle): Bundle {
+  return {
+    trustDomain: parseTrustDomain(bundle.trustDomain),
+    x509Authorities: bundle.x509Authorities.map(({ asn1, tainted }) => ({
+      certificate: asn1,
+      tainted,
+    })),
+    jwtAuthorities: bundle.jwtAuthorities.map(({ keyId, publicKey, expiresAt, tainted }) => ({
+      keyId,
+      publicKey,
+      expiresAtSeconds: expiresAt,
+      tainted,
+    })),
+    refreshHintSeconds: bundle.refreshHint,
+    sequenceNumber: bundle.sequenceNumber,
   }
 }
 

@@ -698,6 +698,25 @@ test('version, help and completion need no daemon', async () => {
   await fails(2, ['completion', 'tcsh'], { message: /needs a SHELL: bash, zsh, fish/ })
 })
 
+test('setup writes what it is told and starts nothing, and bundle fingerprint names the authority', async () => {
+  const [authority = ''] = await lines('bundle', 'fingerprint')
+  assert.match(authority, /^[0-9a-f]{64}$/)
+  assert.deepEqual(await json(['bundle', 'fingerprint']), { fingerprints: [authority] })
+  const at = (name: string): readonly string[] => ['--config', installation.at(`setup/${name}`)]
+  const server = ['setup', 'server', ...at('server.yaml'), '--trust-domain', 'example.org']
+  const options = ['--keys', 'disk', '--no-start']
+  assert.match((await lines(...server, ...options))[0] ?? '', /^start it: +assay-server run/)
+  const again = await assay([...server, '--no-start', '--json'])
+  assert.equal(JSON.parse(again.stdout).changed, false)
+  const agent = ['setup', 'agent', ...at('agent.yaml'), '--trust-domain', 'example.org']
+  const source = ['--server-address', `127.0.0.1:${installation.serverPort}`, '--no-start']
+  const pinned = ['--bundle-fingerprint', authority, '--tcti', installation.tcti]
+  const said = (await lines(...agent, ...source, ...pinned)).join('\n')
+  assert.match(said, /^endorsement key: +HASH$/m)
+  const repeated = await assay([...agent, ...source, ...pinned, '--json'])
+  assert.equal(JSON.parse(repeated.stdout).endorsement_key_hash, fingerprint)
+})
+
 test('backup writes a file, and restore says what it did', async () => {
   const file = installation.at('cli.backup')
   const [first = ''] = await lines('backup', file)

@@ -15,25 +15,8 @@ import {
 } from '../command.ts'
 import { connectServer, serverOptions } from '../daemons.ts'
 import { count } from '../print.ts'
-import { pages, requireOk } from '../wire.ts'
-
-function fromWire(bundle: WireBundle): Bundle {
-  return {
-    trustDomain: parseTrustDomain(bundle.trustDomain),
-    x509Authorities: bundle.x509Authorities.map(({ asn1, tainted }) => ({
-      certificate: asn1,
-      tainted,
-    })),
-    jwtAuthorities: bundle.jwtAuthorities.map(({ keyId, publicKey, expiresAt, tainted }) => ({
-      keyId,
-      publicKey,
-      expiresAtSeconds: expiresAt,
-      tainted,
-    })),
-    refreshHintSeconds: bundle.refreshHint,
-    sequenceNumber: bundle.sequenceNumber,
-  }
-}
+import { fingerprintOf } from '../setup/pinned-bundle.ts'
+import { bundleFromWire, pages, requireOk } from '../wire.ts'
 
 function toWire(bundle: Bundle): WireBundle {
   return WireBundle.create({
@@ -76,7 +59,7 @@ What an agent is started with:
     const bundle = await connection
       .client(BundleDefinition)
       .getBundle({}, { signal: context.signal })
-    context.print(text(context, fromWire(bundle)))
+    context.print(text(context, bundleFromWire(bundle)))
   },
 }
 
@@ -95,7 +78,10 @@ const list: Command = {
     if (name !== undefined) {
       const one = { trustDomain: parseTrustDomain(name) }
       return context.print(
-        text(context, fromWire(await client.getFederatedBundle(one, { signal: context.signal }))),
+        text(
+          context,
+          bundleFromWire(await client.getFederatedBundle(one, { signal: context.signal })),
+        ),
       )
     }
     const bundles: Bundle[] = []
@@ -104,7 +90,7 @@ const list: Command = {
       const answer = await client.listFederatedBundles(request, { signal: context.signal })
       return { items: answer.bundles, nextPageToken: answer.nextPageToken }
     })) {
-      bundles.push(fromWire(bundle))
+      bundles.push(bundleFromWire(bundle))
     }
     if (context.json) {
       const documents = bundles.map(
@@ -188,4 +174,19 @@ const remove: Command = {
   },
 }
 
-export const commands: readonly Command[] = [show, list, set, remove]
+const fingerprint: Command = {
+  name: 'bundle fingerprint',
+  summary: "SHA-256 of each authority's certificate, by which 'assay setup agent' knows the server",
+  options: serverOptions,
+  async run(context) {
+    using connection = await connectServer(context)
+    const bundle = bundleFromWire(
+      await connection.client(BundleDefinition).getBundle({}, { signal: context.signal }),
+    )
+    const fingerprints = bundle.x509Authorities.map(({ certificate }) => fingerprintOf(certificate))
+    if (context.json) context.print(JSON.stringify({ fingerprints }))
+    else for (const line of fingerprints) context.print(line)
+  },
+}
+
+export const commands: readonly Command[] = [show, fingerprint, list, set, remove]

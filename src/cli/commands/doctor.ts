@@ -76,9 +76,9 @@ async function run(sides: readonly (readonly [Side, string])[], context: Command
 }
 
 const details = `
-Looks at configuration, permissions, sockets, disk, clock, TPM or HSM, DNS, TLS, datastore, versions and the systemd unit,
-and says of each thing that is wrong why it matters and what mends it. Changes nothing, and never tries a PIN. Exit
-status 6 when there is a problem.`
+Looks at configuration, permissions, sockets, disk, clock, TPM or HSM, DNS, TLS, datastore, versions
+and the systemd unit, and says of each thing that is wrong why it matters and what mends it. Changes
+nothing, and never tries a PIN. Exit status 6 when there is a problem.`
 
 const side = (name: Side): Command => ({
   name: `doctor ${name}`,

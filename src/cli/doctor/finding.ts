@@ -1,5 +1,9 @@
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { CommandContext } from '../command.ts'
+import { holding } from '../hold.ts'
+
+/** How long one check may take. */
+const checkSeconds = 60
 
 /** How much it matters: `problem`, something does not work or will not; `warning`, it may. */
 export type Level = 'ok' | 'warning' | 'problem'
@@ -51,7 +55,10 @@ export async function runChecks<Subject>(
   const findings: Finding[] = []
   for (const check of checks) {
     try {
-      findings.push(...(await check.run(subject, context)))
+      const found = await holding(context, checkSeconds, (signal) =>
+        check.run(subject, { ...context, signal }),
+      )
+      findings.push(...found)
     } catch (error) {
       context.signal.throwIfAborted()
       const isKnown = error instanceof AssayError || (error instanceof Error && 'code' in error)

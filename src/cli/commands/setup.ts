@@ -1,0 +1,414 @@
+import { existsSync } from 'node:fs'
+import { agentConfigSchema } from '#agent/config.ts'
+import { utf8Bytes } from '#base/bytes.ts'
+import { AssayError, messageOf } from '#base/errors.ts'
+import { ConfigError } from '#config/config-error.ts'
+import { parseConfig } from '#config/parse-config.ts'
+import type { Schema } from '#config/schema.ts'
+import { connectUnix } from '#rpc/client.ts'
+import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
+import { serverConfigSchema } from '#server/config.ts'
+import { type Bundle, bundleToPem } from '#spiffe/bundle.ts'
+import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import { loadTpmDescription } from '#tpm/device/description.ts'
+import {
+  type Command,
+  type CommandContext,
+  isOn,
+  type Option,
+  optional,
+  UsageError,
+} from '../command.ts'
+import { output } from '../doctor/machine.ts'
+import { holding } from '../hold.ts'
+import { askPin } from '../pin-prompt.ts'
+import { Answers, agentAnswersSchema, oneOfWords, serverAnswersSchema } from '../setup/answers.ts'
+import {
+  hasSystemd,
+  pinPlaces,
+  place,
+  startUnit,
+  storeCredential,
+  storePinFile,
+  textOf,
+  writeConfig,
+} from '../setup/apply.ts'
+import { type Change, editConfig } from '../setup/edit-config.ts'
+import { fetchBundle, fingerprintOf, parseFingerprint } from '../setup/pinned-bundle.ts'
+import { openTerminal, type Terminal } from '../setup/terminal.ts'
+import { bundleFromWire } from '../wire.ts'
+
+const sharedOptions: readonly Option[] = [
+  { name: 'answers', value: 'FILE', summary: 'YAML with the answers, by the same names with _' },
+  { name: 'dry-run', summary: 'show what would be written, and write nothing' },
+  { name: 'no-start', summary: 'do not start the service' },
+]
+
+/** What a configuration says, as far as it can be read. */
+function present(text: string): Readonly<Record<string, string>> {
+  const found: Record<string, string> = {}
+  for (const [, name = '', value = ''] of text.matchAll(/^([a-z_]+):[ \t]+["']?([^\s"'{[#]+)/gm)) {
+    found[name] = value
+  }
+  return found
+}
+
+/** The new text, checked as the daemon will check it. */
+function checked(
+  schema: Schema<unknown>,
+  file: { readonly path: string; readonly before: string },
+  changes: readonly Change[],
+): string {
+  let after: string
+  try {
+    after = editConfig(file.before, changes)
+    parseConfig(schema, after, { file: file.path })
+  } catch (error) {
+    if (!(error instanceof ConfigError) && !(error instanceof SyntaxError)) throw error
+    throw new UsageError(`cannot use this configuration: ${error.message}`, { cause: error })
+  }
+  return after
+}
+
+function requireSame(name: string, before: string | undefined, now: string, path: string): void {
+  if (before === undefined || before === now) return
+  throw new UsageError(
+    `${path} is for the ${name.replaceAll('_', ' ')} ${before}, and not ${now}: it cannot be changed; for another one use another --config`,
+  )
+}
+
+/** Asks for what it takes to reach the keys. */
+async function keyManager(
+  answers: Answers,
+  terminal: Terminal,
+  context: CommandContext,
+): Promise<
+  | { readonly kind: 'disk' }
+  | { readonly kind: 'pkcs11'; readonly module: string; readonly label: string }
+> {
+  const kind = await answers.get('keys', {
+    question:
+      'Where are the signing keys to be: in an HSM (pkcs11), or in a file (disk, for trials)',
+    otherwise: answers.given('module') === undefined && !terminal.canAsk ? undefined : 'pkcs11',
+    check: oneOfWords('keys', 'pkcs11', 'disk'),
+  })
+  if (kind === 'disk') {
+    context.note('warning: with keys on disk whoever can read one file can sign for everybody')
+    return { kind: 'disk' }
+  }
+  const module = await answers.get('module', {
+    question: "The HSM's PKCS#11 library",
+    check: (path) => {
+      if (!existsSync(path)) throw new UsageError(`there is no ${path}`)
+    },
+  })
+  if (terminal.canAsk) {
+    const slots = await output('pkcs11-tool', ['--module', module, '--list-token-slots'])
+    for (const [, label] of (slots ?? '').matchAll(/token label +: (.*)/g))
+      context.note(`token: ${label}`)
+  }
+  const label = await answers.get('token_label', { question: 'The label of the token' })
+  return { kind: 'pkcs11', module, label }
+}
+
+interface Asking {
+  readonly answers: Answers
+  readonly terminal: Terminal
+  readonly context: CommandContext
+}
+
+const pinIn = async (file: string): Promise<string> => (await textOf(file)).replace(/[\r\n]+$/, '')
+
+async function askedPin(context: CommandContext): Promise<string> {
+  await using asked = await askPin("the token's user", context)
+  return asked === undefined ? '' : await pinIn(asked.path)
+}
+
+/** The PIN to keep, and how; undefined: what is kept already stays. */
+async function pin(
+  { answers, terminal, context }: Asking,
+  file: string,
+): Promise<{ readonly value: string; readonly store: 'credential' | 'file' } | undefined> {
+  const source = answers.given('pin_file')
+  const kept = existsSync(file) || existsSync(pinPlaces.credential)
+  if (source === undefined && (kept || !terminal.canAsk)) return undefined
+  const value = source === undefined ? await askedPin(context) : await pinIn(source)
+  if (value === '')
+    throw new UsageError(`the PIN${source === undefined ? '' : ` in ${source}`} is empty`)
+  const store = await answers.get('pin_store', {
+    question:
+      'Keep the PIN as an encrypted credential of systemd (credential) or in a file of mode 0400 (file)',
+    otherwise: hasSystemd() ? 'credential' : 'file',
+    check: oneOfWords('pin_store', 'credential', 'file'),
+  })
+  return { value, store: store === 'credential' ? 'credential' : 'file' }
+}
+
+/** Undefined: the server does not run, or not yet. */
+async function ownBundle(socket: string, context: CommandContext): Promise<Bundle | undefined> {
+  const { clock } = context
+  try {
+    return await holding(context, 10, async (signal) => {
+      using connection = connectUnix(socket, { clock })
+      await connection.connect({ signal })
+      return bundleFromWire(await connection.client(BundleDefinition).getBundle({}, { signal }))
+    })
+  } catch (error) {
+    context.signal.throwIfAborted()
+    if (!(error instanceof AssayError)) throw error
+    return undefined
+  }
+}
+
+const server: Command = {
+  name: 'setup server',
+  summary: 'write server.yaml, keep the PIN, start the server, and say what to do on the nodes',
+  options: [
+    { name: 'trust-domain', value: 'NAME', summary: 'what every identity begins with; for good' },
+    {
+      name: 'address',
+      value: 'HOST',
+      summary: 'how nodes reach this machine; for what is printed',
+    },
+    {
+      name: 'keys',
+      value: 'WHERE',
+      choices: ['pkcs11', 'disk'],
+      summary: 'an HSM, or a file for trials',
+    },
+    { name: 'module', value: 'FILE', summary: "the HSM's PKCS#11 library" },
+    { name: 'token-label', value: 'LABEL', summary: 'the token in it' },
+    {
+      name: 'pin-file',
+      value: 'FILE',
+      summary: 'where the PIN is now; it is asked for when absent',
+    },
+    {
+      name: 'pin-store',
+      value: 'HOW',
+      choices: ['credential', 'file'],
+      summary:
+        'keep it encrypted by systemd, or in a file of mode 0400; credential where systemd runs',
+    },
+    { name: 'endorsement-ca', value: 'PATH', summary: 'certificates of TPM makers, PEM' },
+    {
+      name: 'allow',
+      value: 'WHO',
+      choices: ['inventory', 'endorsement_ca'],
+      summary: 'which TPMs may join: inventory (approved ones) or endorsement_ca (of these makers)',
+    },
+    { name: 'config', value: 'FILE', summary: '/etc/assay/server.yaml when absent' },
+    ...sharedOptions,
+  ],
+  details: `
+Asks on a terminal for what no option and no answers give; a secret is asked for or read from a file, and never an
+argument. Can be run again: it shows what changes, and keeps everything else that stands in the file.`,
+  async run(context) {
+    const terminal = openTerminal(context.signal)
+    const answers = await Answers.load(context, serverAnswersSchema, terminal)
+    const path = optional(context, 'config') ?? '/etc/assay/server.yaml'
+    const dryRun = isOn(context, 'dry-run')
+    const before = await textOf(path)
+    const already = present(before)
+    const trustDomain = await answers.get('trust_domain', {
+      question: 'The name of the trust domain, as example.org',
+      otherwise: already['trust_domain'],
+      check: parseTrustDomain,
+    })
+    requireSame('trust_domain', already['trust_domain'], trustDomain, path)
+    const changes: Change[] = [[['trust_domain'], trustDomain]]
+    const pinFile = path.replace(/[^/]*$/, 'hsm-pin')
+    const hasKeys = /^key_manager:/m.test(before)
+    if (!hasKeys || answers.given('keys') !== undefined || answers.given('module') !== undefined) {
+      const keys = await keyManager(answers, terminal, context)
+      if (keys.kind === 'disk') changes.push([['key_manager'], { disk: {} }])
+      else {
+        const kept = await pin({ answers, terminal, context }, pinFile)
+        if (!dryRun && kept?.store === 'credential') await storeCredential(context, kept.value)
+        if (!dryRun && kept?.store === 'file') await storePinFile(context, pinFile, kept.value)
+        const inFile = kept === undefined ? existsSync(pinFile) : kept.store === 'file'
+        const token = { module: keys.module, token_label: keys.label }
+        changes.push([
+          ['key_manager'],
+          { pkcs11: { ...token, ...(inFile && { pin_file: pinFile }) } },
+        ])
+      }
+    }
+    const endorsement = answers.given('endorsement_ca')
+    const allow = answers.given('allow')
+    if (endorsement !== undefined)
+      changes.push([['node_attestors', 'tpm', 'endorsement_ca'], endorsement])
+    if (allow !== undefined || !/^node_attestors:/m.test(before)) {
+      changes.push([['node_attestors', 'tpm', 'allow'], allow ?? 'inventory'])
+    }
+    if (already['data_dir'] === undefined) changes.push([['data_dir'], '/var/lib/assay/server'])
+    const after = checked(serverConfigSchema, { path, before }, changes)
+    await writeConfig(context, { path, before, after }, { dryRun })
+    const started =
+      !dryRun && !isOn(context, 'no-start') && (await startUnit(context, 'assay-server.service'))
+    const socket = already['socket_path'] ?? '/run/assay/server.sock'
+    const bundle = dryRun ? undefined : await ownBundle(socket, context)
+    const fingerprints =
+      bundle?.x509Authorities.map(({ certificate }) => fingerprintOf(certificate)) ?? []
+    const address = answers.given('address') ?? 'THIS-HOST'
+    const onNode = `assay setup agent --trust-domain ${trustDomain} --server-address ${address} --bundle-fingerprint ${fingerprints[0] ?? '$(on the authority: assay bundle fingerprint)'}`
+    if (context.json) {
+      return context.print(
+        JSON.stringify({
+          config: path,
+          changed: before !== after,
+          dry_run: dryRun,
+          started,
+          fingerprints,
+          on_nodes: onNode,
+        }),
+      )
+    }
+    if (!started && !dryRun) context.print(`start it:     assay-server run --config ${path}`)
+    context.print(`on each node: ${onNode}`)
+    context.print(
+      'then here:    assay inventory pending; assay inventory approve HASH --node-name NAME',
+    )
+  },
+}
+
+const hostPort = /^(\[[0-9a-f:]+\]|[^:]+)(?::(\d{1,5}))?$/i
+
+const agent: Command = {
+  name: 'setup agent',
+  summary: 'fetch the trust bundle and pin it, write agent.yaml, and start the agent',
+  options: [
+    { name: 'trust-domain', value: 'NAME', summary: "the server's" },
+    {
+      name: 'server-address',
+      value: 'HOST[:PORT]',
+      summary: 'where the server is; port 8081 when absent',
+    },
+    {
+      name: 'bundle-fingerprint',
+      value: 'SHA256',
+      summary: "of the server's authority, as 'assay setup server' printed it",
+    },
+    { name: 'tcti', value: 'TCTI', summary: 'the TPM; device:/dev/tpmrm0 when absent' },
+    { name: 'join-token-file', value: 'FILE', summary: 'join by a token instead, without a TPM' },
+    { name: 'config', value: 'FILE', summary: '/etc/assay/agent.yaml when absent' },
+    ...sharedOptions,
+  ],
+  details: `
+The server is believed when it proves to hold the authority with that fingerprint. Without it somebody is asked, on a
+terminal, whether what the server shows is what 'assay bundle fingerprint' prints on the authority. Can be run again.`,
+  async run(context) {
+    const terminal = openTerminal(context.signal)
+    const answers = await Answers.load(context, agentAnswersSchema, terminal)
+    const path = optional(context, 'config') ?? '/etc/assay/agent.yaml'
+    const dryRun = isOn(context, 'dry-run')
+    const before = await textOf(path)
+    const already = present(before)
+    const name = await answers.get('trust_domain', {
+      question: 'The name of the trust domain',
+      otherwise: already['trust_domain'],
+      check: parseTrustDomain,
+    })
+    requireSame('trust_domain', already['trust_domain'], name, path)
+    const address = await answers.get('server_address', {
+      question: 'The host name or address of the server',
+      otherwise: already['server_address'],
+      check: (text) => {
+        if (!hostPort.test(text)) throw new UsageError(`'${text}' is no host: HOST or HOST:PORT`)
+      },
+    })
+    const [, host = '', port = already['server_port'] ?? '8081'] = hostPort.exec(address) ?? []
+    const bundlePath = already['trust_bundle_path'] ?? path.replace(/[^/]*$/, 'bundle.pem')
+    const source = {
+      host: host.replace(/^\[|\]$/g, ''),
+      port: Number(port),
+      trustDomain: parseTrustDomain(name),
+    }
+    const bundle = await pinned(context, { answers, terminal, source })
+    const tcti = answers.given('tcti') ?? 'device:/dev/tpmrm0'
+    const tokenFile = answers.given('join_token_file')
+    const hash = tokenFile === undefined ? await endorsementHash(context, tcti) : undefined
+    const attestor =
+      tokenFile === undefined ? { tpm: { tcti } } : { join_token: { token_file: tokenFile } }
+    const changes: Change[] = [
+      [['trust_domain'], name],
+      [['server_address'], source.host],
+      [['server_port'], source.port],
+      [['trust_bundle_path'], bundlePath],
+    ]
+    if (already['data_dir'] === undefined) changes.push([['data_dir'], '/var/lib/assay/agent'])
+    if (already['admin_socket_path'] === undefined) {
+      changes.push([['admin_socket_path'], '/run/assay/agent-admin/admin.sock'])
+    }
+    const isAsked = answers.given('tcti') !== undefined || tokenFile !== undefined
+    if (isAsked || !/^node_attestor:/m.test(before)) changes.push([['node_attestor'], attestor])
+    const after = checked(agentConfigSchema, { path, before }, changes)
+    if (!dryRun) await place(context, bundlePath, utf8Bytes(bundleToPem(bundle)), 0o644)
+    await writeConfig(context, { path, before, after }, { dryRun })
+    const started =
+      !dryRun && !isOn(context, 'no-start') && (await startUnit(context, 'assay-agent.service'))
+    if (context.json) {
+      return context.print(
+        JSON.stringify({
+          config: path,
+          changed: before !== after,
+          dry_run: dryRun,
+          started,
+          bundle: bundlePath,
+          authorities: bundle.x509Authorities.length,
+          endorsement_key_hash: hash,
+        }),
+      )
+    }
+    if (!started && !dryRun) context.print(`start it:         assay-agent run --config ${path}`)
+    if (hash !== undefined) {
+      context.print(`endorsement key:  ${hash}`)
+      context.print(
+        `on the authority: assay inventory approve ${hash.slice(0, 16)} --node-name $(hostname)`,
+      )
+    }
+  },
+}
+
+/** The server's bundle, once somebody has vouched for it. */
+async function pinned(
+  context: CommandContext,
+  by: {
+    readonly answers: Answers
+    readonly terminal: Terminal
+    readonly source: Omit<Parameters<typeof fetchBundle>[0], 'clock' | 'signal'>
+  },
+): Promise<Bundle> {
+  const { answers, terminal, source } = by
+  const given = answers.given('bundle_fingerprint')
+  const wanted = given === undefined ? undefined : parseFingerprint(given)
+  if (wanted === undefined && !terminal.canAsk) {
+    throw new UsageError(
+      "the server cannot be recognised without --bundle-fingerprint: 'assay bundle fingerprint' on the authority prints it",
+    )
+  }
+  const { clock } = context
+  const offer = await holding(context, 30, (signal) => fetchBundle({ ...source, clock, signal }))
+  if (wanted !== undefined) return offer.verify(wanted)
+  for (const fingerprint of offer.fingerprints) {
+    context.note(`the server shows the authority ${fingerprint}`)
+    const said = await terminal.ask(
+      "Does 'assay bundle fingerprint' on the authority print the same (yes or no)",
+      'no',
+    )
+    if (said === 'yes') return offer.verify(fingerprint)
+  }
+  throw new UsageError('no authority was confirmed, and nothing was written')
+}
+
+/** Undefined, with a note, where there is no TPM: an image is made elsewhere than it runs. */
+async function endorsementHash(context: CommandContext, tcti: string): Promise<string | undefined> {
+  try {
+    return (await loadTpmDescription(tcti, context)).endorsementKey.hash
+  } catch (error) {
+    context.note(`no TPM can be used here yet: ${messageOf(error)}`)
+    return undefined
+  }
+}
+
+export const commands: readonly Command[] = [server, agent]
