@@ -244,6 +244,24 @@ test('a root is tainted and revoked when only old authorities are below it', asy
   assert.deepEqual(await bundleIds(authorities), [idOf(nextRoot)])
 })
 
+test('a root is not tainted while it is above the active or the prepared authority', async () => {
+  const authorities = await below()
+  await using folder = authorities.folder
+  const { manager, root } = authorities
+  const { authorityId } = await manager.prepare('x509')
+  await manager.activate('x509', authorityId)
+  assert.deepEqual(stateNames(manager), ['old', 'active'])
+  const refused = (message: RegExp) => ({ code: 'invalid-argument', message })
+  await assert.rejects(manager.taintUpstream(idOf(root)), refused(/above the active/))
+  const nextRoot = newRoot()
+  await folder.write(newCa(nextRoot), [], [root, nextRoot])
+  const next = await manager.prepare('x509')
+  await manager.activate('x509', next.authorityId)
+  await folder.write(authorities.ca, [], [root, nextRoot])
+  await manager.prepare('x509')
+  await assert.rejects(manager.taintUpstream(idOf(root)), refused(/above the prepared/))
+})
+
 test('without an upstream authority there is none to taint', async () => {
   const { manager } = await openAuthorities()
   for (const action of ['taintUpstream', 'revokeUpstream'] as const) {

@@ -145,7 +145,7 @@ const refused: readonly (readonly [string, RegExp, () => Case])[] = [
     },
   ],
   [
-    'a CA of another trust domain',
+    'a CA of another trust domain (B9)',
     /spiffe:\/\/example\.com: a CA above this server has spiffe:\/\/example\.org/,
     () => ({ chain: [newIntermediate(root, 'example.com')], roots: [root] }),
   ],
@@ -158,7 +158,7 @@ const refused: readonly (readonly [string, RegExp, () => Case])[] = [
     },
   ],
   [
-    'a CA whose SPIFFE ID has a path',
+    'a CA whose SPIFFE ID has a path (B8)',
     /a CA above this server/,
     () => ({
       chain: [newIntermediate(root, 'x', { uris: ['spiffe://example.org/ca'] })],
@@ -174,7 +174,7 @@ const refused: readonly (readonly [string, RegExp, () => Case])[] = [
     }),
   ],
   [
-    'a CA for other names',
+    'a CA for other names (B13)',
     /name constraints/,
     () => ({
       chain: [
