@@ -1,6 +1,5 @@
 import { execFileSync, spawn, spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import process from 'node:process'
 import { createInterface } from 'node:readline'
 
@@ -57,6 +56,7 @@ const bouncyCastleArtifacts = ['bcprov-jdk18on', 'bcutil-jdk18on', 'bcpkix-jdk18
 export function javaVerifier(): Client {
   if (spawnSync('java', ['-version']).status !== 0) return { missing: 'Java is not installed' }
   const directory = `${cache}/java`
+  mkdirSync(directory, { recursive: true })
   for (const artifact of bouncyCastleArtifacts) {
     if (existsSync(`${directory}/${artifact}-${bouncyCastle}.jar`)) continue
     const coordinates = `org.bouncycastle:${artifact}:${bouncyCastle}`
@@ -69,7 +69,7 @@ export function javaVerifier(): Client {
         `-Dartifact=${coordinates}`,
         `-DoutputDirectory=${directory}`,
       ],
-      { cwd: mkdtempSync(`${tmpdir()}/assay-maven-`), encoding: 'utf8' },
+      { cwd: directory, encoding: 'utf8' },
     )
     if (fetched.error !== undefined) return { missing: 'Maven is not installed' }
     if (fetched.status !== 0) return { missing: `Maven cannot fetch ${coordinates}` }
