@@ -27,6 +27,8 @@ export interface FaultyHsm extends AsyncDisposable {
   calls(name: string): Promise<number>
   /** A key manager on the token, through the module. */
   open(options?: FaultyHsmOptions): Promise<Pkcs11KeyManager>
+  /** The same, past the module. */
+  openDirectly(options?: FaultyHsmOptions): Promise<Pkcs11KeyManager>
 }
 
 /** What a test may set. */
@@ -55,6 +57,19 @@ export async function newFaultyHsm(): Promise<FaultyHsm> {
     PKCS11_SHIM_CONTROL: control,
     PKCS11_SHIM_CALLS: calls,
   }
+  const open = (path: string, options: FaultyHsmOptions): Promise<Pkcs11KeyManager> =>
+    openPkcs11KeyManager({
+      module: path,
+      tokenLabel: token.tokenLabel,
+      pinFile: token.pinFile,
+      environment,
+      trustDomain: parseTrustDomain('example.org'),
+      clock: new SystemClock(),
+      monotonicMs: () => performance.now(),
+      random: new SystemRandom(),
+      log: silentLog,
+      ...options,
+    })
   return {
     token,
     module,
@@ -66,19 +81,8 @@ export async function newFaultyHsm(): Promise<FaultyHsm> {
     async calls(name) {
       return (await readFile(calls, 'utf8')).split('\n').filter((line) => line === name).length
     },
-    open: (options = {}) =>
-      openPkcs11KeyManager({
-        module,
-        tokenLabel: token.tokenLabel,
-        pinFile: token.pinFile,
-        environment,
-        trustDomain: parseTrustDomain('example.org'),
-        clock: new SystemClock(),
-        monotonicMs: () => performance.now(),
-        random: new SystemRandom(),
-        log: silentLog,
-        ...options,
-      }),
+    open: (options = {}) => open(module, options),
+    openDirectly: (options = {}) => open(token.module, options),
     async [Symbol.asyncDispose]() {
       await rm(directory, { recursive: true })
       await token[Symbol.asyncDispose]()
