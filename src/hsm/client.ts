@@ -205,6 +205,17 @@ export class HsmClient implements AsyncDisposable {
     return this.#status
   }
 
+  /** Whether the keys of the token are known: it has been open, and what it lacked then it does not have. */
+  get hasOpened(): boolean {
+    return this.#hasOpened
+  }
+
+  /** Whether {@link sign} would ask the token, and not refuse at once. */
+  canSign(key: HsmKey): boolean {
+    const isLive = this.#signer !== undefined && this.#silence === undefined
+    return isLive && this.#keys.get(key.label)?.ref !== undefined
+  }
+
   /** Whether the token is open, though keys on it may not sign. */
   get isOpen(): boolean {
     return this.#signer !== undefined

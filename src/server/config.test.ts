@@ -55,6 +55,7 @@ admin_ids: [ 'spiffe://example.org/ops' ]
     token_manufacturer: undefined,
     pin_file: '/etc/assay/hsm-pin',
     sessions: 4,
+    standby: undefined,
   })
   assert.equal(config.node_attestors.tpm?.endorsement_ca, '/etc/assay/tpm-ca')
   assert.equal(config.ratelimit.signing, false)
@@ -112,6 +113,7 @@ test('serverConfigSchema reads a token from a PKCS#11 URI, and from nothing besi
     token_manufacturer: undefined,
     pin_file: '/etc/assay/hsm-pin',
     sessions: 4,
+    standby: undefined,
   })
   for (const [settings, why] of [
     [`uri: ${uri}, pin_file: /p`, /the uri says which token and PIN file/],
@@ -123,6 +125,24 @@ test('serverConfigSchema reads a token from a PKCS#11 URI, and from nothing besi
   ] as const) {
     assert.throws(() => keyManager(settings), why)
   }
+})
+
+test('serverConfigSchema reads a second token, by keys or by URI', () => {
+  const standby = (settings: string) => {
+    const first = 'module: /m, token_label: t'
+    const config = parse(
+      `${least}key_manager: { pkcs11: { ${first}, standby: { ${settings} } } }\n`,
+    )
+    return config.key_manager.kind === 'pkcs11' ? config.key_manager.standby : undefined
+  }
+  assert.equal(standby('module: /m, token_label: u')?.promote_after, 300)
+  const byUri = standby('uri: "pkcs11:token=u?module-path=/n", promote_after: 1h, sessions: 8')
+  assert.deepEqual(
+    [byUri?.token_label, byUri?.module, byUri?.promote_after, byUri?.sessions],
+    ['u', '/n', 3600, 8],
+  )
+  assert.throws(() => standby('module: /m'), /standby: token_label is missing/)
+  assert.throws(() => standby('module: /m, token_label: u, promote_after: 1s'), /promote_after/)
 })
 
 test('serverConfigSchema has no default key manager', () => {

@@ -74,7 +74,28 @@ function resolveToken(written: WrittenToken) {
 }
 
 const keyManagerSchema = oneOf({
-  pkcs11: object(tokenFields, { exactlyOne: [['uri', 'module']] }).as(resolveToken),
+  pkcs11: object(
+    {
+      ...tokenFields,
+      standby: object(
+        {
+          ...tokenFields,
+          promote_after: duration({ min: '10s', max: '24h' })
+            .default('5m')
+            .describe(
+              'How long the key of an active authority may be unable to sign before the prepared one, on the other token, takes over.',
+            ),
+        },
+        { exactlyOne: [['uri', 'module']] },
+      )
+        .as((standby) => ({ ...resolveToken(standby), promote_after: standby.promote_after }))
+        .optional()
+        .describe(
+          'A second token. The successor of each authority is then kept ready on the token that does not hold the active one, is in the bundle all the time, and takes over when that token is away. Default of its PIN file: the credential hsm-pin-standby.',
+        ),
+    },
+    { exactlyOne: [['uri', 'module']] },
+  ).as((written) => ({ ...resolveToken(written), standby: written.standby })),
   disk: object({
     path: path()
       .optional()

@@ -34,7 +34,11 @@ export async function namedFileProblems(
       if (size === 0) throw new Error(`${pin_file} is empty`)
     })
   }
-  if (key_manager.kind === 'pkcs11') await checkHsm('key_manager.pkcs11', key_manager)
+  if (key_manager.kind === 'pkcs11') {
+    await checkHsm('key_manager.pkcs11', key_manager)
+    const { standby } = key_manager
+    if (standby !== undefined) await checkHsm('key_manager.pkcs11.standby', standby)
+  }
   if (upstream_authority?.kind === 'pkcs11') {
     await checkHsm('upstream_authority.pkcs11', upstream_authority)
   }

@@ -320,6 +320,7 @@ async function openParts(
       onEvent: ({ kind, what, authorityId }) => {
         // That it can sign again changes nothing.
         if (what === 'usable') return
+        if (what === 'promoted') metrics.authorityPromoted(kind)
         audit.change({ action: `authority-${what}`, subject: authorityId, details: { kind } })
       },
       trustDomain,

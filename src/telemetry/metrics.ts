@@ -36,6 +36,8 @@ const help = {
     'How long a signature took, waiting for a session included, by token.',
   assay_hsm_signer_starts_total: 'Signer processes started, by token.',
   assay_hsm_recoveries_total: 'Times the token was opened anew after it had been lost, by token.',
+  assay_authority_promotions_total:
+    'Authorities that took over because the token of the one before was away for too long, by kind.',
   assay_expiry_timestamp_seconds: 'Unix time at which something expires, by what it is.',
   assay_tls_connections_total:
     'TLS connections made between agent and server, by the group their keys are from.',
@@ -121,6 +123,7 @@ export class Metrics {
   )
   readonly #hsmStarts = this.#counter('assay_hsm_signer_starts_total', 'token')
   readonly #hsmRecoveries = this.#counter('assay_hsm_recoveries_total', 'token')
+  readonly #promotions = this.#counter('assay_authority_promotions_total', 'kind')
   readonly #expiry = this.#gauge('assay_expiry_timestamp_seconds', 'what')
   readonly #tlsConnections = this.#counter('assay_tls_connections_total', 'group')
   readonly #peersVerified = this.#counter('assay_peers_verified_total', 'pq')
@@ -253,6 +256,10 @@ export class Metrics {
     this.#hsmStarts.inc({ token }, activity.signerStarts - (before?.signerStarts ?? 0))
     this.#hsmRecoveries.inc({ token }, activity.recoveries - (before?.recoveries ?? 0))
     this.#hsmRead.set(token, activity)
+  }
+
+  authorityPromoted(kind: 'x509' | 'jwt'): void {
+    this.#promotions.inc({ kind })
   }
 
   hsmSignature(token: string, seconds: number): void {

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import process from 'node:process'
 import { after, before, test } from 'node:test'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
+import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { LiveServer } from '../support/live-server.ts'
 import { until } from '../support/signing-load.ts'
 import { newSoftHsm, type SoftHsm } from '../support/softhsm.ts'
@@ -101,4 +102,38 @@ test('a server whose signer stands still is not ready within a second, and ready
   process.kill(pid, 'SIGCONT')
   const backMs = await until('ready', () => isReady(server), 5000)
   assert.ok(backMs <= 2000, `back after ${backMs} ms`)
+})
+
+test('a server with a second token has a successor on it, in the bundle, and counts both tokens', async () => {
+  await token.addToken('assay-2')
+  const { module, pinFile } = token
+  const keyManager = `pkcs11: {
+    module: ${module}, token_label: assay, pin_file: ${pinFile},
+    standby: { module: ${module}, token_label: assay-2, pin_file: ${pinFile} } }`
+  const fresh = await mkdtemp(join(tmpdir(), 'assay-server-'))
+  const server = await LiveServer.start({ directory: fresh, keyManager })
+  try {
+    await until('ready', () => isReady(server), 5000)
+    const keys = server.local.client(KeysDefinition)
+    // A round that is due every ten seconds, or when something happens.
+    await until(
+      'a successor',
+      async () => {
+        const status = await keys.getStatus({})
+        return status.keys.filter(({ state }) => state === 'prepared').length === 2
+      },
+      15_000,
+    )
+    const { x509Authorities } = await server.local.client(BundleDefinition).getBundle({})
+    assert.equal(x509Authorities.length, 2)
+    assert.match((await keys.getStatus({})).where, /token "assay" .*token "assay-2" /)
+    const answer = await fetch(`http://127.0.0.1:${server.server.metricsPort}/metrics`)
+    const text = await answer.text()
+    for (const name of ['assay', 'assay-2']) {
+      assert.match(text, new RegExp(`^assay_hsm_up\\{token="${name}"\\} 1$`, 'm'))
+    }
+  } finally {
+    await server[Symbol.asyncDispose]()
+    await rm(fresh, { recursive: true })
+  }
 })

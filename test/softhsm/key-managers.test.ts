@@ -9,9 +9,10 @@ import { openDiskKeyManager } from '#server/plugin/key-manager/disk.ts'
 import { withAlternativeKeys } from '#server/plugin/key-manager/hybrid.ts'
 import { newMemoryKeyManager } from '#server/plugin/key-manager/memory.ts'
 import { openPkcs11KeyManager } from '#server/plugin/key-manager/pkcs11.ts'
+import { TokenPair } from '#server/plugin/key-manager/token-pair.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { testKeyManager } from '../contract/key-manager.ts'
-import { newSoftHsm } from '../support/softhsm.ts'
+import { newSoftHsm, type SoftHsm } from '../support/softhsm.ts'
 
 testKeyManager({
   name: 'memory',
@@ -81,6 +82,35 @@ testKeyManager({
           log: silentLog,
         }),
       [Symbol.asyncDispose]: () => token[Symbol.asyncDispose](),
+    }
+  },
+})
+
+testKeyManager({
+  name: 'pair of tokens',
+  isDurable: true,
+  async newStore() {
+    const tokens = [await newSoftHsm(), await newSoftHsm()] as const
+    const open = ({ module, tokenLabel, pinFile, environment }: SoftHsm) =>
+      openPkcs11KeyManager({
+        ...{ module, tokenLabel, pinFile, environment },
+        trustDomain: parseTrustDomain('example.org'),
+        clock: new SystemClock(),
+        monotonicMs: () => performance.now(),
+        random: new SystemRandom(),
+        log: silentLog,
+      })
+    return {
+      open: async () => {
+        const [first, second] = [await open(tokens[0]), await open(tokens[1])]
+        return new TokenPair(first, second, {
+          promoteAfter: Temporal.Duration.from({ minutes: 5 }),
+          monotonicMs: () => performance.now(),
+        })
+      },
+      async [Symbol.asyncDispose]() {
+        for (const token of tokens) await token[Symbol.asyncDispose]()
+      },
     }
   },
 })

@@ -9,8 +9,17 @@ export interface AuthorityEvent {
   /**
    * `dropped`: it can never sign again, for instance because its key is lost. `retired`: it is in the bundle no
    * more, and its key is destroyed. `usable`: it can sign, which it could not since this server started.
+   * `promoted`: it was activated because the key of the one before it was away for too long.
    */
-  readonly what: 'prepared' | 'activated' | 'dropped' | 'tainted' | 'revoked' | 'retired' | 'usable'
+  readonly what:
+    | 'prepared'
+    | 'activated'
+    | 'promoted'
+    | 'dropped'
+    | 'tainted'
+    | 'revoked'
+    | 'retired'
+    | 'usable'
   /** As in {@link AuthorityState}. */
   readonly authorityId: string
 }

@@ -169,7 +169,7 @@ export class AuthorityManager implements Disposable {
   /** Makes a round every ten seconds, and at once when the key manager comes back. */
   async run(signal: AbortSignal): Promise<void> {
     using _status = this.#options.keyManager.onStatus(({ state }) => {
-      if (state !== 'ok') return
+      if (state !== 'ok' && state !== 'degraded') return
       this.#tellOfOrphans()
       this.#ticker.wake()
     })
@@ -214,6 +214,8 @@ export class AuthorityManager implements Disposable {
         const detail = `no ${context.kind.title} is active: ${why}`
         return { healthy: false, canIssue: false, detail }
       }
+      const away = this.#whyAway(rotator.active)
+      if (away !== undefined) return { healthy: false, canIssue: false, detail: away }
     }
     if (this.#failedRounds <= tolerableFailures)
       return { healthy: true, canIssue: true, detail: '' }
@@ -438,7 +440,11 @@ export class AuthorityManager implements Disposable {
         reason: 'key-manager-down',
       })
     }
-    if (rotator.active !== undefined) return rotator.active
+    if (rotator.active !== undefined) {
+      const away = this.#whyAway(rotator.active)
+      if (away === undefined) return rotator.active
+      throw new AssayError('unavailable', `cannot sign: ${away}`, { reason: 'key-manager-down' })
+    }
     // A clock that went back is why there is none, and says so better.
     this.#time.now()
     throw new AssayError('unavailable', `cannot sign: no ${context.kind.title} is active`, {
@@ -467,6 +473,12 @@ export class AuthorityManager implements Disposable {
       `cannot ${action}: the bundle has the upstream authority's root for it; taint and revoke that`,
       { reason: 'upstream-authority' },
     )
+  }
+
+  #whyAway({ key, issued }: ActiveAuthority): string | undefined {
+    const place = this.#options.keyManager.place?.(key.id)
+    if (place === undefined || place.isUp) return undefined
+    return `the key of the active authority ${issued.authorityId} does not sign, in ${place.where}`
   }
 
   #inState(kind: AuthorityKindName, state: AuthorityState['state']): AuthorityState {

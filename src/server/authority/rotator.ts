@@ -69,6 +69,7 @@ export class AuthorityRotator {
     await this.#dropUnfit()
     await this.#finishPreparation()
     await this.#carryOn()
+    await this.#keepReady()
     await this.#prune()
     await this.retire()
   }
@@ -114,7 +115,7 @@ export class AuthorityRotator {
   async retire(): Promise<void> {
     const { kind, records } = this.#context
     for (const { issued, keyId } of records.old) {
-      if (!this.#isGone(issued)) continue
+      if (!this.#isGone(issued) || this.#isAway(keyId)) continue
       await this.#keyManager.destroyKey(keyId)
       await records.update((record) => (record.keyId === keyId ? undefined : record))
       this.#publishedIn.delete(issued.authorityId)
@@ -148,8 +149,12 @@ export class AuthorityRotator {
 
   #whyUnfit(record: AuthorityRecord, issued: IssuedAuthority): string | undefined {
     const key = this.#keyManager.key(record.keyId)
-    if (key === undefined) return 'the key manager does not have its key'
-    if (!this.#context.kind.fits(issued, key)) return 'it is not for the key of that name'
+    if (key === undefined && !this.#isAway(record.keyId)) {
+      return 'the key manager does not have its key'
+    }
+    if (key !== undefined && !this.#context.kind.fits(issued, key)) {
+      return 'it is not for the key of that name'
+    }
     if (issued.expiresAtSeconds <= this.#time.now()) return 'it has expired'
     if (record.state === 'preparing') return undefined
     const published = publicationOf(this.#context, issued)
@@ -185,7 +190,9 @@ export class AuthorityRotator {
     if (begun === undefined) return
     const { keyId, keyType, slot } = begun
     await this.#destroyOldKeys()
-    const key = this.#keyManager.key(keyId) ?? (await this.#keyManager.generateKey(keyId, keyType))
+    const key =
+      this.#keyManager.key(keyId) ??
+      (await this.#keyManager.generateKey(keyId, keyType, records.active?.keyId))
     const issued = begun.issued ?? (await kind.issue(key, this.#time.now()))
     // Known here before it is public, or a crash would leave it in the bundle and nobody would answer for it.
     if (begun.issued === undefined) await records.replace({ ...begun, issued })
@@ -204,18 +211,60 @@ export class AuthorityRotator {
     const { active } = records
     const isOutdated = active !== undefined && kind.isOutdated(active.issued)
     if (active === undefined) {
-      if (records.prepared === undefined) await this.prepare()
+      const isReady = records.prepared !== undefined && !this.#isAway(records.prepared.keyId)
+      if (!isReady) await this.prepare()
     } else {
-      this.#use(active)
+      if (await this.#promoted(active, now)) return
+      const isKnown = this.#keyManager.key(active.keyId) !== undefined
+      if (isKnown || !this.#isAway(active.keyId)) this.#use(active)
       const isTime = shouldPrepare(active.issued, now) && kind.wouldOutlast(active.issued)
-      const isReady = records.prepared !== undefined && !kind.isOutdated(records.prepared.issued)
+      const isReady =
+        records.prepared !== undefined &&
+        !kind.isOutdated(records.prepared.issued) &&
+        !(isTime && this.#isStale(records.prepared, now)) &&
+        !(shouldActivate(active.issued, now) && this.#isAway(records.prepared.keyId))
       if (!isReady && (isTime || isOutdated)) await this.prepare()
     }
     const { prepared } = records
-    if (prepared === undefined) return
+    if (prepared === undefined || this.#isAway(prepared.keyId)) return
     if (active === undefined || this.#isDue(active.issued, prepared.issued)) {
       await this.#activate(prepared)
     }
+  }
+
+  /** Where there are two places for keys, a successor is kept ready in the other one all the time. */
+  async #keepReady(): Promise<void> {
+    const { active, prepared } = this.#context.records
+    if (active === undefined || prepared !== undefined) return
+    if (this.#keyManager.place?.(active.keyId)?.hasOther === true) await this.prepare()
+  }
+
+  /** It was kept ready for so long that it would have to be replaced as soon as it signs. */
+  #isStale({ keyId, issued }: IssuedRecord, now: number): boolean {
+    return this.#keyManager.place?.(keyId)?.hasOther === true && shouldPrepare(issued, now)
+  }
+
+  /** It may be there, in a token that cannot be asked now. */
+  #isAway(keyId: string): boolean {
+    return this.#keyManager.place?.(keyId)?.isUp === false
+  }
+
+  /** Lets the prepared authority take over from one whose token has been away for too long. */
+  async #promoted(active: IssuedRecord, now: number): Promise<boolean> {
+    const { kind, records } = this.#context
+    const { prepared } = records
+    const place = this.#keyManager.place?.(active.keyId)
+    if (prepared === undefined || place?.isGivenUp !== true || this.#isAway(prepared.keyId)) {
+      return false
+    }
+    const { authorityId, issuedAtSeconds } = prepared.issued
+    if (now - issuedAtSeconds < propagationSeconds(active.issued)) return false
+    const told = { authorityId, keyId: prepared.keyId, instead: active.issued.authorityId }
+    const { where } = place
+    this.#log.error({ ...told, where }, `${kind.title} takes over: ${where} has been away too long`)
+    await this.#activate(prepared)
+    this.#context.tell('promoted', authorityId)
+    return true
   }
 
   /** By time, and by whether everybody would recognise what it signs: for that there is time, but not for ever. */
@@ -243,7 +292,7 @@ export class AuthorityRotator {
   /** What has been replaced signs no more, and an HSM has little room: two keys of a kind are enough. */
   async #destroyOldKeys(): Promise<void> {
     for (const { keyId, issued } of this.#context.records.old) {
-      if (this.#keyManager.key(keyId) === undefined) continue
+      if (this.#keyManager.key(keyId) === undefined || this.#isAway(keyId)) continue
       await this.#keyManager.destroyKey(keyId)
       const { authorityId } = issued
       this.#log.info(

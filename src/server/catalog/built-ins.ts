@@ -16,6 +16,7 @@ import { withAlternativeKeys } from '../plugin/key-manager/hybrid.ts'
 import type { KeyManager } from '../plugin/key-manager/key-manager.ts'
 import { newMemoryKeyManager } from '../plugin/key-manager/memory.ts'
 import { openPkcs11KeyManager } from '../plugin/key-manager/pkcs11.ts'
+import { TokenPair } from '../plugin/key-manager/token-pair.ts'
 import { JoinTokenAttestor } from '../plugin/node-attestor/join-token.ts'
 import type { NodeAttestor } from '../plugin/node-attestor/node-attestor.ts'
 import { createTpmNodeAttestor } from '../plugin/node-attestor/tpm.ts'
@@ -60,28 +61,43 @@ export async function openKeyManager(
   }
 }
 
+type TokenSettings = Omit<
+  Extract<ServerConfig['key_manager'], { readonly kind: 'pkcs11' }>,
+  'kind' | 'standby'
+>
+
 async function openClassicalKeyManager(
   { key_manager: settings, trust_domain: trustDomain, data_dir: dataDirectory }: ServerConfig,
   { clock, monotonicMs, random, log, metrics }: CatalogDependencies & { readonly metrics: Metrics },
 ): Promise<KeyManager> {
   switch (settings.kind) {
-    case 'pkcs11':
-      return await openPkcs11KeyManager({
-        module: settings.module,
-        tokenLabel: settings.token_label,
-        tokenSerial: settings.token_serial,
-        tokenModel: settings.token_model,
-        tokenManufacturer: settings.token_manufacturer,
-        pinFile: settings.pin_file,
-        sessions: settings.sessions,
-        refusalFile: join(dataDirectory, 'hsm-pin-refused'),
-        onSignature: (seconds) => metrics.hsmSignature(settings.token_label, seconds),
-        trustDomain,
-        clock,
-        monotonicMs,
-        random,
-        log,
-      })
+    case 'pkcs11': {
+      const common = { trustDomain, clock, monotonicMs, random, log }
+      const open = (token: TokenSettings, name: string, suffix: string) =>
+        openPkcs11KeyManager({
+          ...common,
+          name,
+          module: token.module,
+          tokenLabel: token.token_label,
+          tokenSerial: token.token_serial,
+          tokenModel: token.token_model,
+          tokenManufacturer: token.token_manufacturer,
+          pinFile: token.pin_file,
+          pinCredential: `hsm-pin${suffix}`,
+          sessions: token.sessions,
+          refusalFile: join(dataDirectory, `hsm-pin-refused${suffix}`),
+          onSignature: (seconds) => metrics.hsmSignature(name, seconds),
+        })
+      const { standby, token_label: label } = settings
+      if (standby === undefined) return await open(settings, label, '')
+      const other = standby.token_label === label ? `${label} (standby)` : standby.token_label
+      await using opened = new AsyncDisposableStack()
+      const first = opened.use(await open(settings, label, ''))
+      const second = opened.use(await open(standby, other, '-standby'))
+      opened.move()
+      const promoteAfter = Temporal.Duration.from({ seconds: standby.promote_after })
+      return new TokenPair(first, second, { promoteAfter, monotonicMs })
+    }
     case 'disk':
       return await openDiskKeyManager({ path: settings.path, log })
     case 'memory':

@@ -58,11 +58,11 @@ export function withAlternativeKeys(
   )
 
   return {
-    async generateKey(id, type) {
+    async generateKey(id, type, apartFrom) {
       // First: a server that dies in between finds no classical key, and makes both anew.
       const wanted = parameterSet !== undefined && hasAlternative(id)
       if (wanted && classical.key(id) === undefined) await alternatives.generate(id, parameterSet)
-      return pair(await classical.generateKey(id, type))
+      return pair(await classical.generateKey(id, type, apartFrom))
     },
     key(id) {
       const key = classical.key(id)
@@ -78,6 +78,7 @@ export function withAlternativeKeys(
       listeners.add(listener)
       return { [Symbol.dispose]: () => void listeners.delete(listener) }
     },
+    ...(classical.place && { place: (id) => classical.place?.(id) }),
     ...(classical.resume && { resume: () => classical.resume?.() ?? Promise.resolve() }),
     ...(classical.activity && { activity: () => classical.activity?.() ?? [] }),
     ...(classical.sealer && { sealer: classical.sealer }),

@@ -53,6 +53,18 @@ export interface KeyManagerStatus {
   readonly alternativeWhere?: string
 }
 
+/** Where a key is, as far as that may have trouble of its own. */
+export interface KeyPlace {
+  /** As in {@link KeyManagerStatus}. */
+  readonly where: string
+  /** Whether the key signs now. */
+  readonly isUp: boolean
+  /** It has not for so long that another key is to sign in its stead. */
+  readonly isGivenUp: boolean
+  /** There is another place, which would take a key now. */
+  readonly hasOther: boolean
+}
+
 /** What one HSM has done since its key manager was opened, for metrics. */
 export interface HsmActivity {
   /** Label of the token, from the configuration. */
@@ -79,13 +91,14 @@ export interface HsmActivity {
  */
 export interface KeyManager extends AsyncDisposable {
   /**
-   * Makes a key under a new name, durably before it returns.
+   * Makes a key under a new name, durably before it returns; in another place than the key `apartFrom` where there
+   * are two, and the other one can.
    *
    * @throws AssayError `already-exists` when there is a key of that name: it is never replaced.
    * @throws AssayError `unavailable` when no key can be made now. When an HSM is lost in the middle the key
    * may have been made all the same; it is then in {@link keys} once the HSM is back.
    */
-  generateKey(id: string, type: KeyType): Promise<SigningKey>
+  generateKey(id: string, type: KeyType, apartFrom?: string): Promise<SigningKey>
   /** The key of that name, or undefined. Never talks to a device: keys are known since it was last opened. */
   key(id: string): SigningKey | undefined
   /** Every key that is ours, by name. */
@@ -101,6 +114,11 @@ export interface KeyManager extends AsyncDisposable {
    */
   resume?(): Promise<void>
   status(): KeyManagerStatus
+  /**
+   * Where the key of that name is, or may be: a token that was never open since the start is not known to lack it.
+   * Undefined when it is nowhere. Absent where keys have no trouble of their own.
+   */
+  place?(id: string): KeyPlace | undefined
   /** One for each HSM there is. Absent where there is none. */
   activity?(): readonly HsmActivity[]
   /** Encrypts what is kept outside with a key that never leaves the HSM. Absent where there is none. */

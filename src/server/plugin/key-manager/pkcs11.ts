@@ -14,6 +14,7 @@ import type {
   HsmActivity,
   KeyManager,
   KeyManagerStatus,
+  KeyPlace,
   KeyType,
   Sealer,
   SigningKey,
@@ -35,6 +36,10 @@ export interface Pkcs11Options {
    * passes (`LoadCredentialEncrypted=hsm-pin:…`).
    */
   readonly pinFile?: string | undefined
+  /** Another name of that credential. */
+  readonly pinCredential?: string
+  /** Names the token in metrics. Default: its label. */
+  readonly name?: string
   /** Keys of other trust domains on the same token are not seen. */
   readonly trustDomain: TrustDomain
   readonly clock: Clock
@@ -65,6 +70,7 @@ export interface Pkcs11KeyManager extends KeyManager {
   readonly signerPid: number | undefined
   resume(): Promise<void>
   activity(): readonly HsmActivity[]
+  place(id: string): KeyPlace | undefined
 }
 
 /**
@@ -76,11 +82,12 @@ export interface Pkcs11KeyManager extends KeyManager {
  * loaded, the PIN cannot be read, or several tokens have the label.
  */
 export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs11KeyManager> {
-  const pinFile = options.pinFile ?? credentialPath('hsm-pin')
+  const credential = options.pinCredential ?? 'hsm-pin'
+  const pinFile = options.pinFile ?? credentialPath(credential)
   if (pinFile === undefined) {
     throw new AssayError(
       'failed-precondition',
-      'cannot open the hsm: no pin_file is set and systemd passes no credential hsm-pin',
+      `cannot open the hsm: no pin_file is set and systemd passes no credential ${credential}`,
     )
   }
   const labelPrefix = labelPrefixOf(options.trustDomain)
@@ -110,7 +117,11 @@ export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs
     random: options.random,
     log: options.log,
   })
-  return new TokenKeyManager(client, { labelPrefix, log: options.log })
+  return new TokenKeyManager(client, {
+    labelPrefix,
+    log: options.log,
+    name: options.name ?? options.tokenLabel,
+  })
 }
 
 /** `assay/<first 8 hex digits of SHA-256 of the trust domain's name>/`; a key id follows. */
@@ -118,15 +129,23 @@ export function labelPrefixOf(trustDomain: TrustDomain): string {
   return `assay/${createHash('sha256').update(trustDomain).digest('hex').slice(0, 8)}/`
 }
 
+interface TokenKeyManagerOptions {
+  readonly labelPrefix: string
+  readonly log: Log
+  readonly name: string
+}
+
 class TokenKeyManager implements Pkcs11KeyManager {
   readonly #client: HsmClient
+  readonly #name: string
   readonly #labelPrefix: string
   readonly #signingKeys = new WeakMap<HsmKey, SigningKey>()
   readonly #logging: Disposable
   readonly sealer: Sealer
 
-  constructor(client: HsmClient, options: { readonly labelPrefix: string; readonly log: Log }) {
+  constructor(client: HsmClient, options: TokenKeyManagerOptions) {
     this.#client = client
+    this.#name = options.name
     this.#labelPrefix = options.labelPrefix
     const label = `${options.labelPrefix}seal`
     const where = () => this.status().where
@@ -179,11 +198,18 @@ class TokenKeyManager implements Pkcs11KeyManager {
     return { ...this.#client.status, where }
   }
 
+  place(id: string): KeyPlace | undefined {
+    const key = this.#client.keys.get(this.#labelPrefix + id)
+    if (key === undefined && this.#client.hasOpened) return undefined
+    const isUp = key !== undefined && this.#client.canSign(key)
+    return { where: this.status().where, isUp, isGivenUp: false, hasOther: false }
+  }
+
   activity(): readonly HsmActivity[] {
-    const { counters, inFlight, changedAt, status, token } = this.#client
+    const { counters, inFlight, changedAt, status } = this.#client
     return [
       {
-        token: token.label,
+        token: this.#name,
         isUp: status.state === 'ok' || status.state === 'degraded',
         changedAtSeconds: changedAt.epochMilliseconds / 1000,
         signatures: counters.signatures,
