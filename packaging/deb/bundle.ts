@@ -1,5 +1,6 @@
 // One file for each program: a process that reads one bundle takes less memory than one that reads the sources.
-import { join } from 'node:path'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { build, type Metafile } from 'esbuild'
 
 /** What is bundled: the name of the program, and the file it begins with. */
@@ -29,11 +30,12 @@ export async function bundle(
   program: Program,
   { root, output, version }: { root: string; output: string; version: string },
 ): Promise<Bundle> {
-  const file = join(output, `${program}.mjs`)
-  const { metafile } = await build({
+  const { metafile, outputFiles } = await build({
     absWorkingDir: root,
     entryPoints: [programs[program]],
-    outfile: file,
+    // Paths in the map are relative to it: they begin with src, wherever the checkout is.
+    outfile: join(root, `${program}.mjs`),
+    write: false,
     bundle: true,
     format: 'esm',
     platform: 'node',
@@ -59,6 +61,10 @@ export async function bundle(
       },
     ],
   })
+  const file = join(output, `${program}.mjs`)
+  mkdirSync(dirname(file), { recursive: true })
+  for (const { path, contents } of outputFiles)
+    writeFileSync(join(output, basename(path)), contents)
   return { program, file, packages: packagesOf(metafile) }
 }
 

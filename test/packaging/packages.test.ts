@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmod, cp, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
@@ -33,17 +33,25 @@ const debianPackages = [
   'softhsm2',
 ]
 
-/** Builds the packages as somebody with other habits would. @returns their files, by name. */
+/**
+ * Builds the packages. @returns their files, by name.
+ *
+ * @param elsewhere build as somebody with other habits would, whose checkout is in this directory.
+ */
 async function build(
   output: string,
-  { as = version, umask = '022', zone = 'UTC' } = {},
+  { as = version, elsewhere }: { readonly as?: string; readonly elsewhere?: string } = {},
 ): Promise<ReadonlyMap<string, string>> {
-  const program = join(root, 'packaging/deb/build')
   const args = ['--output', output, '--version', as]
-  await run('sh', ['-c', `umask ${umask}; exec "$0" "$@"`, program, ...args], {
-    env: { ...process.env, TZ: zone },
-    cwd: '/',
-  })
+  if (elsewhere === undefined) await run(join(root, 'packaging/deb/build'), args)
+  else {
+    await mkdir(elsewhere)
+    const commands =
+      'root=$0 there=$1; shift; mount --bind "$root" "$there"; umask 077; cd /; exec "$there/packaging/deb/build" "$@"'
+    await run('unshare', ['--mount', 'bash', '-ec', commands, root, elsewhere, ...args], {
+      env: { ...process.env, TZ: 'Asia/Tokyo', LC_ALL: 'C' },
+    })
+  }
   const files = (await readdir(output)).filter((name) => name.endsWith('.deb'))
   return new Map(files.map((file) => [file.split('_')[0] ?? '', join(output, file)]))
 }
@@ -59,15 +67,21 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
   /** The agent's SPIFFE ID, once it is admitted. */
   let agentId: string
   let untouched: ReadonlySet<string>
+  let lintian: Promise<string>
 
   before(async () => {
     work = await mkdtemp('/var/tmp/assay-packages-')
     const building = async () => {
       packages = await build(join(work, 'new'))
-      again = await build(join(work, 'again'), { umask: '077', zone: 'Asia/Tokyo' })
+      again = await build(join(work, 'again'), { elsewhere: join(work, 'elsewhere') })
       await build(join(work, 'old'), { as: previous })
     }
     const [made] = await Promise.all([makeRoot(debianPackages), building()])
+    // It takes as long as half of the tests.
+    lintian = run('lintian', ['--allow-root', ...packages.values()]).then(
+      ({ stdout }) => stdout,
+      (error) => `${error.stdout}${error.stderr}`,
+    )
     machineRoot = made
     for (const age of ['old', 'new'])
       await cp(join(work, age), join(machineRoot, 'srv', age), { recursive: true })
@@ -84,6 +98,7 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
   })
 
   after(async () => {
+    await lintian
     await machine?.[Symbol.asyncDispose]()
     await tpm?.[Symbol.asyncDispose]()
     if (machineRoot !== undefined) await removeRoot(machineRoot)
@@ -125,15 +140,6 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     }
   })
 
-  it('are as Debian wants packages', async () => {
-    const { stdout } = await run('lintian', [
-      '--allow-root',
-      '--fail-on=error,warning',
-      ...packages.values(),
-    ])
-    assert.doesNotMatch(stdout, /^[EW]:/m)
-  })
-
   it('hold the programs with the runtime that is pinned', async () => {
     const { stdout } = await run(process.execPath, ['--version'])
     const directory = join(work, 'unpacked')
@@ -172,6 +178,9 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     assert.equal(await machine.property(agentUnit, 'UnitFileState'), 'enabled')
     for (const unit of [serverUnit, agentUnit, 'assay-agent.socket'])
       assert.equal(await machine.property(unit, 'ActiveState'), 'inactive', unit)
+    const installed = ['assay-agent.socket', serverUnit, agentUnit, 'assay-helper@.service']
+    const { stderr } = await machine.try(['systemd-analyze', 'verify', '--man=no', ...installed])
+    assert.equal(stderr, '')
     assert.match(await machine.run(['id', 'assay-server', 'assay-agent']), /^uid=\d+.*\nuid=\d+/)
   })
 
@@ -254,7 +263,7 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     await machine.propertyBecomes(
       agentUnit,
       'StatusText',
-      /^attested, serving 0 streams from 1 entry, SVID renews in \d+ min, spiffe:\/\/example\.org\/spire\/agent\/tpm\//,
+      /^attested, serving 0 streams from \d entr(y|ies), SVID renews in \d+ min, spiffe:\/\/example\.org\/spire\/agent\/tpm\//,
     )
     assert.equal(
       await machine.sh(
@@ -334,10 +343,11 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     let calls = 0
     const calling = async () => {
       while (!stop) {
-        const { status, stderr } = await fetchAsWeb()
+        let last = await fetchAsWeb()
+        // A call that is under way when an agent stops is made anew, as by every SPIFFE client: once, at once.
+        if (/"code":"unavailable"/.test(last.stderr)) last = await fetchAsWeb()
         calls++
-        // A call that is under way when an agent stops is told to come again, as every SPIFFE client does.
-        if (status !== 0 && !stderr.includes('"server-stopping"')) failures.push(stderr)
+        if (last.status !== 0) failures.push(last.stderr)
       }
     }
     const loops = [calling(), calling()]
@@ -354,8 +364,8 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
       assert.equal(watching.exitCode, null)
     } finally {
       stop = true
-      watching.kill()
       await Promise.all(loops)
+      await machine.run(['pkill', '--uid', 'web'])
     }
     assert.deepEqual(failures, [])
     assert.ok(calls >= 10, `${calls} calls`)
@@ -437,6 +447,10 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     assert.deepEqual([...left.difference(untouched)], [])
     assert.deepEqual([...untouched.difference(left)], [])
     assert.match(await machine.read('/etc/passwd'), /assay-server.*\n.*assay-agent/)
+  })
+
+  it('are as Debian wants packages', async () => {
+    assert.equal(await lintian, '')
   })
 })
 
