@@ -24,6 +24,9 @@ export async function noMachine(): Promise<string | false> {
   return false
 }
 
+/** IFF_UP (netdevice(7)). */
+const isUp = 1
+
 /** What a command printed, and how it ended. */
 export interface Result {
   readonly status: number
@@ -112,10 +115,13 @@ export class DebianMachine implements AsyncDisposable {
       await machine.until(['systemctl', 'is-system-running'], ({ stdout }) =>
         /running|degraded/.test(stdout),
       )
+      const loopback = await machine.run(['cat', '/sys/class/net/lo/flags'])
+      if ((Number(loopback) & isUp) === 0)
+        throw new Error('its loopback is down, as where there is no CAP_NET_ADMIN to give')
       return machine
     } catch (error) {
       await halt(container)
-      throw new Error(`the container does not boot: ${(error as Error).message}\n${said}`, {
+      throw new Error(`no container can be booted here: ${(error as Error).message}\n${said}`, {
         cause: error,
       })
     }
