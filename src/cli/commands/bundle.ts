@@ -3,6 +3,7 @@ import { Bundle as WireBundle } from '#rpc/gen/spire/api/types/bundle.ts'
 import { type Bundle, bundleFromPem, bundleToPem } from '#spiffe/bundle.ts'
 import { encodeBundle, parseBundle } from '#spiffe/bundle-json.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
+import { authorityFingerprints } from '../authority-fingerprints.ts'
 import {
   type Command,
   type CommandContext,
@@ -15,7 +16,6 @@ import {
 } from '../command.ts'
 import { connectServer, serverOptions } from '../daemons.ts'
 import { count } from '../print.ts'
-import { fingerprintOf } from '../setup/pinned-bundle.ts'
 import { bundleFromWire, pages, requireOk } from '../wire.ts'
 
 function toWire(bundle: Bundle): WireBundle {
@@ -178,12 +178,10 @@ const fingerprint: Command = {
   name: 'bundle fingerprint',
   summary: "SHA-256 of each authority's certificate, by which 'assay setup agent' knows the server",
   options: serverOptions,
+  details: 'The first is the one that vouches for the server now.',
   async run(context) {
     using connection = await connectServer(context)
-    const bundle = bundleFromWire(
-      await connection.client(BundleDefinition).getBundle({}, { signal: context.signal }),
-    )
-    const fingerprints = bundle.x509Authorities.map(({ certificate }) => fingerprintOf(certificate))
+    const fingerprints = await authorityFingerprints(connection, context.signal)
     if (context.json) context.print(JSON.stringify({ fingerprints }))
     else for (const line of fingerprints) context.print(line)
   },

@@ -6,11 +6,11 @@ import { ConfigError } from '#config/config-error.ts'
 import { parseConfig } from '#config/parse-config.ts'
 import type { Schema } from '#config/schema.ts'
 import { connectUnix } from '#rpc/client.ts'
-import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { serverConfigSchema } from '#server/config.ts'
 import { type Bundle, bundleToPem } from '#spiffe/bundle.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { loadTpmDescription } from '#tpm/device/description.ts'
+import { authorityFingerprints } from '../authority-fingerprints.ts'
 import {
   type Command,
   type CommandContext,
@@ -34,9 +34,8 @@ import {
   writeConfig,
 } from '../setup/apply.ts'
 import { type Change, editConfig } from '../setup/edit-config.ts'
-import { fetchBundle, fingerprintOf, parseFingerprint } from '../setup/pinned-bundle.ts'
+import { fetchBundle, parseFingerprint } from '../setup/pinned-bundle.ts'
 import { openTerminal, type Terminal } from '../setup/terminal.ts'
-import { bundleFromWire } from '../wire.ts'
 
 const sharedOptions: readonly Option[] = [
   { name: 'answers', value: 'FILE', summary: 'YAML with the answers, by the same names with _' },
@@ -144,19 +143,19 @@ async function pin(
   return { value, store: store === 'credential' ? 'credential' : 'file' }
 }
 
-/** Undefined: the server does not run, or not yet. */
-async function ownBundle(socket: string, context: CommandContext): Promise<Bundle | undefined> {
+/** None while the server does not run. */
+async function fingerprintsAt(socket: string, context: CommandContext): Promise<readonly string[]> {
   const { clock } = context
   try {
     return await holding(context, 10, async (signal) => {
       using connection = connectUnix(socket, { clock })
       await connection.connect({ signal })
-      return bundleFromWire(await connection.client(BundleDefinition).getBundle({}, { signal }))
+      return await authorityFingerprints(connection, signal)
     })
   } catch (error) {
     context.signal.throwIfAborted()
     if (!(error instanceof AssayError)) throw error
-    return undefined
+    return []
   }
 }
 
@@ -247,9 +246,7 @@ argument. Can be run again: it shows what changes, and keeps everything else tha
     const started =
       !dryRun && !isOn(context, 'no-start') && (await startUnit(context, 'assay-server.service'))
     const socket = already['socket_path'] ?? '/run/assay/server.sock'
-    const bundle = dryRun ? undefined : await ownBundle(socket, context)
-    const fingerprints =
-      bundle?.x509Authorities.map(({ certificate }) => fingerprintOf(certificate)) ?? []
+    const fingerprints = dryRun ? [] : await fingerprintsAt(socket, context)
     const address = answers.given('address') ?? 'THIS-HOST'
     const onNode = `assay setup agent --trust-domain ${trustDomain} --server-address ${address} --bundle-fingerprint ${fingerprints[0] ?? '$(on the authority: assay bundle fingerprint)'}`
     if (context.json) {

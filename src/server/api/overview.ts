@@ -53,6 +53,7 @@ export function newOverviewService(dependencies: OverviewServiceDependencies) {
         entries: entries.size,
         pendingTpms: pending.items.length,
         serverSvidExpiresAt: dependencies.serverSvid.current()?.expiresAtSeconds ?? 0,
+        serverSvidAuthorityId: dependencies.serverSvid.current()?.authorityId ?? '',
         ...shortestLifetimes(dependencies),
         wentBack: wentBack(dependencies.lostState),
       }

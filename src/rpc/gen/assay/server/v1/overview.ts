@@ -28,7 +28,11 @@ export interface ServerOverview {
   shortestX509SvidTtl: number;
   shortestJwtSvidTtl: number;
   /** Set when the data of the server is of an earlier state than what an agent holds. */
-  wentBack: WentBack | undefined;
+  wentBack:
+    | WentBack
+    | undefined;
+  /** The X.509 authority that signed the server's own SVID, as the local authority service names it; empty: none. */
+  serverSvidAuthorityId: string;
 }
 
 export interface HealthPart {
@@ -124,6 +128,7 @@ function createBaseServerOverview(): ServerOverview {
     shortestX509SvidTtl: 0,
     shortestJwtSvidTtl: 0,
     wentBack: undefined,
+    serverSvidAuthorityId: "",
   };
 }
 
@@ -194,6 +199,9 @@ export const ServerOverview: MessageFns<ServerOverview> = {
     }
     if (message.wentBack !== undefined) {
       WentBack.encode(message.wentBack, writer.uint32(114).fork()).join();
+    }
+    if (message.serverSvidAuthorityId !== "") {
+      writer.uint32(122).string(message.serverSvidAuthorityId);
     }
     return writer;
   },
@@ -323,6 +331,14 @@ export const ServerOverview: MessageFns<ServerOverview> = {
             message.wentBack = WentBack.decode(reader, reader.uint32());
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.serverSvidAuthorityId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -379,6 +395,9 @@ export const ServerOverview: MessageFns<ServerOverview> = {
     if (message.wentBack !== undefined) {
       obj.went_back = WentBack.toJSON(message.wentBack);
     }
+    if (message.serverSvidAuthorityId !== undefined) {
+      obj.server_svid_authority_id = message.serverSvidAuthorityId;
+    }
     return obj;
   },
 
@@ -405,6 +424,7 @@ export const ServerOverview: MessageFns<ServerOverview> = {
     message.wentBack = (object.wentBack !== undefined && object.wentBack !== null)
       ? WentBack.fromPartial(object.wentBack)
       : undefined;
+    message.serverSvidAuthorityId = object.serverSvidAuthorityId ?? "";
     return message;
   },
 };
