@@ -18,6 +18,7 @@ unless the row says otherwise; each figure is the middle one of the runs. CPU is
 for one operation: the figure to compare, because the caller takes its share of the cores. On two cores or more
 what serves is bound to the first and the caller to the second.
 
+  --pq SET       certificates signed twice: ml-dsa-44, ml-dsa-65 or ml-dsa-87 (bench/post-quantum has sizes)
   --only TEXT    rows whose name has TEXT, in any case; may be given several times
   --list         the names of the rows
   --seconds N    length of a run (2)
@@ -29,6 +30,7 @@ what serves is bound to the first and the caller to the second.
 const { values } = parseArgs({
   options: {
     'key-manager': { type: 'string', default: 'disk' },
+    pq: { type: 'string' },
     only: { type: 'string', multiple: true, default: [] },
     list: { type: 'boolean', default: false },
     seconds: { type: 'string', default: '2' },
@@ -108,5 +110,9 @@ if (values.help) {
   process.exit()
 } else {
   await using assay = new Installation()
-  await bench(await startOwnPair(assay, values['key-manager'] as KeyManagerKind))
+  const pair = await startOwnPair(assay, {
+    keyManager: values['key-manager'] as KeyManagerKind,
+    pqParameterSet: values.pq,
+  })
+  await bench(pair)
 }

@@ -26,7 +26,14 @@ export interface OwnPair {
 /** Starts a server and an agent of Assay, with rate limits off. `assay` ends them. */
 export async function startOwnPair(
   assay: Installation,
-  keyManager: KeyManagerKind,
+  {
+    keyManager,
+    pqParameterSet,
+  }: {
+    readonly keyManager: KeyManagerKind
+    /** Undefined: certificates are signed once. */
+    readonly pqParameterSet: string | undefined
+  },
 ): Promise<Subject> {
   if (keyManager === 'pkcs11') await assay.makeToken()
   const fingerprint = await assay.startTpm()
@@ -35,7 +42,7 @@ export async function startOwnPair(
     keyManager,
     `ratelimit: { attestation: false, signing: false }
 telemetry: { prometheus: { port: ${metricsPort} } }
-`,
+${pqParameterSet === undefined ? '' : `pq_signatures: hybrid\npq_parameter_set: ${pqParameterSet}\n`}`,
   )
   await assay.allowTpm(fingerprint, 'bench')
   let agent = await assay.startAgent()
