@@ -1,6 +1,15 @@
 // The archive between a server and `assay restore`: what is refused, and that nothing is changed then.
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -140,6 +149,24 @@ test('restoreBackup() refuses a backup that is cut or has a byte changed', async
     await refuses(bad, newConfig(), /cannot use the backup/)
   }
   await assert.rejects(restore(join(directory, 'nix'), newConfig()), { code: 'not-found' })
+})
+
+test('Datastore.snapshot() leaves nothing behind, and removes what a killed server left', async () => {
+  const path = join(directory, 'kept', 'datastore.sqlite3')
+  await using datastore = openSqliteDatastore({ path, log: silentLog })
+  mkdirSync(join(directory, 'kept', 'snapshot-killed'))
+  const stop = new AbortController()
+  const options = { signal: stop.signal, onProgress: () => {} }
+  {
+    await using snapshot = await datastore.snapshot(options)
+    assert.equal(statSync(snapshot.path).mode & 0o777, 0o600)
+  }
+  stop.abort(new Error('enough'))
+  await assert.rejects(datastore.snapshot(options), /enough/)
+  assert.deepEqual(
+    readdirSync(join(directory, 'kept')).filter((name) => name.startsWith('snapshot')),
+    [],
+  )
 })
 
 test('writeBackup() leaves nothing when what comes is not what was announced', async () => {

@@ -155,6 +155,29 @@ key_file_mode: "0640"
   assert.ok(JSON.parse(readFileSync(at('jwks.json'), 'utf8')).keys.length > 0)
 })
 
+// systemd's end of sd_notify(3): what comes to the socket until the program ends.
+const systemd = `
+import os, socket, subprocess, sys
+end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); end.bind(sys.argv[1]); end.settimeout(0.2)
+program = subprocess.Popen(sys.argv[2:], env={**os.environ, 'NOTIFY_SOCKET': sys.argv[1]}, stderr=subprocess.DEVNULL)
+while True:
+  over = program.poll() is not None
+  try: print(end.recv(4096).decode(), flush=True)
+  except TimeoutError:
+    if over: break
+`
+
+test('assay helper tells systemd whose the files are, and that they are there', () => {
+  const helper = [program, 'helper', '--config', configure('notify', 'svid_file_name: svid.pem\n')]
+  const args = ['-c', systemd, installation.at('notify.sock'), ...helper, '--once']
+  const told = execFileSync('python3', args, { encoding: 'utf8', timeout: 20_000 }).split('\n')
+  const state = told.findIndex((line) => /^STATUS=spiffe:\/\/example\.org\/web until 2/.test(line))
+  const ready = told.indexOf('READY=1')
+  assert.ok(state >= 0 && ready > state, told.join())
+  assert.ok(told.includes('STOPPING=1'))
+  assert.ok(existsSync(installation.at('notify/svid.pem')))
+})
+
 test('assay helper gets through a restart of the agent, and ends with status 0 at SIGTERM', async () => {
   const child = spawn(program, [
     'helper',
