@@ -13,6 +13,7 @@ import {
   moveOn,
   schemaVersion,
 } from '#server/offline/database-file.ts'
+import { loadOwnership } from '../helper/ownership.ts'
 import type { BackupFile, BackupManifest } from './manifest.ts'
 import { BackupReader } from './read-backup.ts'
 
@@ -47,7 +48,7 @@ export async function restoreBackup(
   await using reader = await BackupReader.open(path)
   const manifest = reader.manifest
   requireFitting(manifest, config)
-  await mkdir(config.data_dir, { recursive: true, mode: 0o700 })
+  await makeDataDirectory(config.data_dir)
   await mkdir(dirname(config.datastore.path), { recursive: true, mode: 0o700 })
   using _lock = lockOf(config)
   const targets = {
@@ -145,6 +146,18 @@ function requireSound(backup: string, path: string, manifest: BackupManifest): v
   throw new AssayError('invalid-argument', `cannot use the backup ${backup}: ${why}`, {
     reason: 'backup-unusable',
   })
+}
+
+/** On a new machine root makes it, for the user that the package made for the server. */
+async function makeDataDirectory(directory: string): Promise<void> {
+  const made = await mkdir(directory, { recursive: true, mode: 0o700 })
+  if (made === undefined || process.geteuid?.() !== 0) return
+  try {
+    const { uid, gid } = await loadOwnership('assay-server', undefined)
+    if (uid !== undefined && gid !== undefined) await chown(directory, uid, gid)
+  } catch {
+    // There is no such user: the server runs as another, to whom the directory is then given by hand.
+  }
 }
 
 /** Restored by root, the files are the server's all the same. */
