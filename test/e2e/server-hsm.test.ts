@@ -126,6 +126,12 @@ test('a server with a second token has a successor on it, in the bundle, and cou
     )
     const { x509Authorities } = await server.local.client(BundleDefinition).getBundle({})
     assert.equal(x509Authorities.length, 2)
+    const { keys: listed } = await keys.getStatus({})
+    for (const { state, where, away } of listed) {
+      if (state === '') continue // left by the servers of other tests
+      assert.match(where, state === 'active' ? /token "assay" / : /token "assay-2" /)
+      assert.equal(away, false)
+    }
     assert.match((await keys.getStatus({})).where, /token "assay" .*token "assay-2" /)
     const answer = await fetch(`http://127.0.0.1:${server.server.metricsPort}/metrics`)
     const text = await answer.text()

@@ -198,3 +198,25 @@ test('rotation by time goes on with one token, and fresh successors replace thos
   assert.equal(tokenOf('x509', 'active'), 0, 'on the token that is there')
   await issue(authorities)
 })
+
+test('what one token has sealed is opened while that token is there, whichever it was', async () => {
+  await using scene = await Scene.open()
+  const { tokens } = scene
+  await using server = await scene.start()
+  const { keyManager, first } = server
+  const { sealer } = keyManager
+  assert.ok(sealer)
+  const secret = Uint8Array.of(1, 2, 3)
+  const byFirst = await sealer.seal('k', secret)
+  assert.deepEqual(await sealer.unseal('k', byFirst), secret)
+  await tokens[0].unplug()
+  await until('down', () => first.status().state === 'down')
+  const bySecond = await sealer.seal('k', secret)
+  assert.deepEqual(await sealer.unseal('k', bySecond), secret)
+  await assert.rejects(sealer.unseal('k', byFirst), { code: 'unavailable' }, 'it may come back')
+  await tokens[0].plug()
+  await until('ok', () => first.status().state === 'ok')
+  assert.deepEqual(await sealer.unseal('k', byFirst), secret)
+  assert.deepEqual(await sealer.unseal('k', bySecond), secret)
+  await assert.rejects(sealer.unseal('other', bySecond), { code: 'failed-precondition' })
+})

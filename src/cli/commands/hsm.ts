@@ -11,6 +11,8 @@ const keyRecord = (key: Key) => ({
   purpose: key.purpose,
   state: key.state,
   present: key.isPresent,
+  where: key.where,
+  away: key.away,
   tainted: key.tainted,
   authority_id: key.authorityId,
   created_at: timeText(key.createdAt),
@@ -46,7 +48,11 @@ const record = ({ propagation, ...status }: Status) => ({
 
 function keyState(key: Key): string {
   const state = key.state === '' ? 'orphan' : key.state
-  const notes = [key.tainted ? 'tainted' : '', key.isPresent ? '' : 'key destroyed']
+  const notes = [
+    key.tainted ? 'tainted' : '',
+    key.away ? 'away' : '',
+    key.isPresent ? '' : 'key destroyed',
+  ]
   return [state, ...notes.filter((note) => note !== '')].join(', ')
 }
 
@@ -65,8 +71,11 @@ function dependents(key: Key, now: number): string {
 
 function printKeys(context: CommandContext, status: Status): void {
   const now = nowSeconds(context)
+  // One token needs no column: it stands above.
+  const isSpread = new Set(status.keys.map(({ where }) => where)).size > 1
   const rows = status.keys.map((key) => [
     key.id,
+    ...(isSpread ? [key.where] : []),
     key.pqParameterSet === '' ? key.type : `${key.type} + ${key.pqParameterSet}`,
     key.purpose === '' ? 'none' : key.purpose,
     keyState(key),
@@ -76,7 +85,16 @@ function printKeys(context: CommandContext, status: Status): void {
   ])
   if (rows.length === 0) context.note('no key')
   if (rows.length === 0) return
-  const headings = ['key', 'type', 'for', 'state', 'age', 'depends on it', 'next']
+  const headings = [
+    'key',
+    ...(isSpread ? ['in'] : []),
+    'type',
+    'for',
+    'state',
+    'age',
+    'depends on it',
+    'next',
+  ]
   for (const line of table(headings, rows)) context.print(line)
 }
 

@@ -13,7 +13,12 @@ import type { AuthorityState } from '../authority/authority-state.ts'
 import { maxNamed, type RotationProgress } from '../authority/guided-rotation.ts'
 import type { Holders } from '../authority/holders.ts'
 import type { AuthorityKindName } from '../authority/journal.ts'
-import type { KeyManager, KeyManagerStatus, SigningKey } from '../plugin/key-manager/key-manager.ts'
+import type {
+  KeyManager,
+  KeyManagerStatus,
+  KeyPlace,
+  SigningKey,
+} from '../plugin/key-manager/key-manager.ts'
 import { notesOf } from './call-notes.ts'
 import { malformed } from './messages.ts'
 
@@ -94,7 +99,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
         ...keyManager
           .keys()
           .filter(({ id }) => !named.has(id))
-          .map(orphanMessage),
+          .map((key) => orphanMessage(key, keyManager.place?.(key.id))),
       ],
       propagation: propagation(),
       rotations: authorities.rotations().map(({ kind, rotation }) => ({
@@ -120,6 +125,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
 
   function authorityMessage(state: AuthorityState): Key {
     const { authorityId, publishedId, issuedAtSeconds } = state
+    const place = keyManager.place?.(state.keyId)
     // Of several below one root the active one stands for all: agents tell roots apart.
     const isCounted =
       state.kind === 'x509' && (state.state === 'active' || authorityId === publishedId)
@@ -140,7 +146,10 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
       svids: Math.min(dependents?.svids ?? 0, maxUint32),
       signedUntil: state.signedUntilSeconds,
       tainted: state.tainted,
-      isPresent: keyManager.key(state.keyId) !== undefined,
+      // In a token that was never open since the start it is not known to be destroyed.
+      isPresent: keyManager.key(state.keyId) !== undefined || place?.isUp === false,
+      where: place?.where ?? '',
+      away: place?.isUp === false,
       pqParameterSet: keyManager.key(state.keyId)?.alternative?.parameterSet ?? '',
     }
   }
@@ -150,7 +159,9 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
 const maxUint32 = 2 ** 32 - 1
 
 /** A key that no authority of this server has. */
-const orphanMessage = ({ id, type, alternative }: SigningKey): Key => ({
+const orphanMessage = ({ id, type, alternative }: SigningKey, place?: KeyPlace): Key => ({
+  where: place?.where ?? '',
+  away: place?.isUp === false,
   id,
   type,
   purpose: '',

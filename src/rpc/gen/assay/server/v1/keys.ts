@@ -135,6 +135,9 @@ export interface Key {
   isPresent: boolean;
   /** Parameter set of the post-quantum key beside it: ml-dsa-44. Empty: there is none. */
   pqParameterSet: string;
+  /** The token it is in, and whether it cannot sign there now. Empty where keys have no trouble of their own. */
+  where: string;
+  away: boolean;
 }
 
 function createBaseGetStatusRequest(): GetStatusRequest {
@@ -1128,6 +1131,8 @@ function createBaseKey(): Key {
     tainted: false,
     isPresent: false,
     pqParameterSet: "",
+    where: "",
+    away: false,
   };
 }
 
@@ -1189,6 +1194,12 @@ export const Key: MessageFns<Key> = {
     }
     if (message.pqParameterSet !== "") {
       writer.uint32(122).string(message.pqParameterSet);
+    }
+    if (message.where !== "") {
+      writer.uint32(130).string(message.where);
+    }
+    if (message.away !== false) {
+      writer.uint32(136).bool(message.away);
     }
     return writer;
   },
@@ -1326,6 +1337,22 @@ export const Key: MessageFns<Key> = {
             message.pqParameterSet = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.where = reader.string();
+            continue;
+          }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.away = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1385,6 +1412,12 @@ export const Key: MessageFns<Key> = {
     if (message.pqParameterSet !== undefined) {
       obj.pq_parameter_set = message.pqParameterSet;
     }
+    if (message.where !== undefined) {
+      obj.where = message.where;
+    }
+    if (message.away !== undefined) {
+      obj.away = message.away;
+    }
     return obj;
   },
 
@@ -1408,6 +1441,8 @@ export const Key: MessageFns<Key> = {
     message.tainted = object.tainted ?? false;
     message.isPresent = object.isPresent ?? false;
     message.pqParameterSet = object.pqParameterSet ?? "";
+    message.where = object.where ?? "";
+    message.away = object.away ?? false;
     return message;
   },
 };
