@@ -164,6 +164,7 @@ async function openParts(
       pqPolicy: config.pq_policy,
       profile: config.crypto_profile,
       onConnected: (group) => metrics.tlsConnection(group),
+      onServerVerified: (pq) => metrics.peerVerified(pq),
       workloadKeyType: config.workload_x509_svid_key_type,
       syncInterval: Temporal.Duration.from({ seconds: config.sync_interval }),
       agentVersion: version,

@@ -3,7 +3,7 @@ import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { type EcKeyType, generateEcKeyPair, type KeyType } from '#pki/private-key.ts'
-import type { PqPolicy } from '#pq-crypto/alternative-chain.ts'
+import type { PqPolicy, PqState } from '#pq-crypto/alternative-chain.ts'
 import { type Connection, connectTls } from '#rpc/client.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -46,6 +46,8 @@ export interface ServerClientOptions {
   readonly profile: TlsProfile
   /** Told of each connection the group its keys are from. */
   readonly onConnected: (group: string) => void
+  /** Told of each server that was recognised what was found of its post-quantum signatures. */
+  readonly onServerVerified: (pq: PqState) => void
   readonly workloadKeyType: KeyType
   /** How often a server without a feed is asked. */
   readonly syncInterval: Temporal.Duration
@@ -244,13 +246,15 @@ export class ServerClient implements Issuer, Disposable {
       onConnected,
       pinned,
       maxReconnectMs: longestReconnectMs,
-      verifyServer: (chain) =>
-        verifyServer(chain, {
+      verifyServer: (chain) => {
+        const pq = verifyServer(chain, {
           trust: trust(),
           trustDomain,
           pqPolicy: this.#options.pqPolicy,
           nowSeconds: Math.trunc(clock.now().epochMilliseconds / 1000),
-        }),
+        })
+        if (pq !== undefined) this.#options.onServerVerified(pq)
+      },
       ...(identity !== undefined && {
         identity: { key: identity.key, certificates: identity.certificates },
       }),

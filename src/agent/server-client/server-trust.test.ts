@@ -68,9 +68,11 @@ test('verifyServer() wants post-quantum signatures as it is told, by the authori
   const x509Authorities = [{ certificate: hybrid.certificate, tainted: false }]
   const trust: ServerTrust = { kind: 'bundle', bundle: { ...bundle, x509Authorities } }
   const id = 'spiffe://example.org/spire/server'
-  verifyServer([newHybridSvid(hybrid, id).certificate], against(trust, 'require'))
+  const both = [newHybridSvid(hybrid, id).certificate]
+  assert.equal(verifyServer(both, against(trust, 'require')), 'verified')
   const stripped = [newSvid(hybrid, id).certificate]
-  verifyServer(stripped, against(trust, 'prefer'))
+  assert.equal(verifyServer(stripped, against(trust, 'prefer')), 'absent')
+  assert.equal(verifyServer(stripped, against({ kind: 'insecure' }, 'require')), undefined)
   const absent = { reason: 'pq-signature-absent' }
   assert.throws(() => verifyServer(stripped, against(trust, 'require')), absent)
   assert.throws(() => verifyServer([server], against(trusted, 'require')), absent)

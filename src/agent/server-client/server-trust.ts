@@ -1,8 +1,8 @@
 import { AssayError } from '#base/errors.ts'
 import { parseCertificate } from '#pki/certificate.ts'
-import type { PqPolicy } from '#pq-crypto/alternative-chain.ts'
+import type { PqPolicy, PqState } from '#pq-crypto/alternative-chain.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
-import { verifyHybridX509Svid } from '#spiffe/hybrid-x509-svid.ts'
+import { type VerifiedHybridX509Svid, verifyHybridX509Svid } from '#spiffe/hybrid-x509-svid.ts'
 import { serverId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { spiffeIdOf } from '#spiffe/x509-svid.ts'
@@ -17,6 +17,7 @@ export type ServerTrust =
  * Checks that a chain (DER, leaf first) is that of a server of `trustDomain`: its ID is `/spire/server`, and it leads
  * to an authority of the bundle. The host name is not looked at.
  *
+ * @returns what was found of its post-quantum signatures; undefined when it was believed without a bundle.
  * @throws AssayError `unauthenticated`, with a reason of `verifyHybridX509Svid()`, or `not-a-server`.
  */
 export function verifyServer(
@@ -28,22 +29,23 @@ export function verifyServer(
     readonly pqPolicy: PqPolicy
     readonly nowSeconds: number
   },
-): void {
+): PqState | undefined {
   const { trust, ...rest } = against
   const { trustDomain } = against
-  const spiffeId =
+  const { spiffeId, pq }: { readonly spiffeId: string; readonly pq?: PqState } =
     trust.kind === 'bundle'
-      ? verifiedId(chain, { bundle: trust.bundle, ...rest })
-      : unverifiedId(chain)
+      ? verified(chain, { bundle: trust.bundle, ...rest })
+      : { spiffeId: unverifiedId(chain) }
   const expected = serverId(trustDomain)
   if (spiffeId !== expected) {
     throw new AssayError('unauthenticated', `the server is ${spiffeId}, not ${expected}`, {
       reason: 'not-a-server',
     })
   }
+  return pq
 }
 
-function verifiedId(
+function verified(
   chain: readonly Uint8Array[],
   against: {
     readonly bundle: Bundle
@@ -51,7 +53,7 @@ function verifiedId(
     readonly pqPolicy: PqPolicy
     readonly nowSeconds: number
   },
-): string {
+): VerifiedHybridX509Svid {
   const { bundle, trustDomain, pqPolicy: policy, nowSeconds } = against
   const bundles = (presented: TrustDomain): Bundle => {
     if (presented === trustDomain) return bundle
@@ -62,7 +64,7 @@ function verifiedId(
       { reason: 'not-a-server' },
     )
   }
-  return verifyHybridX509Svid({ certificates: chain, bundles, nowSeconds, policy }).spiffeId
+  return verifyHybridX509Svid({ certificates: chain, bundles, nowSeconds, policy })
 }
 
 function unverifiedId([leaf]: readonly Uint8Array[]): string {
