@@ -737,6 +737,41 @@ test('backup writes a file, and restore says what it did', async () => {
   await fails(2, ['restore'], { message: /needs the FILE/ })
 })
 
+test('ceremony plans, holds and verifies a root', async () => {
+  await installation.makeToken()
+  environment = { ...environment, SOFTHSM2_CONF: installation.at('hsm/softhsm2.conf') }
+  const write = (name: string): string => {
+    const file = installation.at(`${name}.yaml`)
+    writeFileSync(
+      file,
+      `kind: root
+trust_domain: example.org
+key: { generate: { module: /usr/lib/softhsm/libsofthsm2.so, token_label: assay, pin_file: hsm/pin, label: ${name}, type: ec-p256 } }
+certificate: { serial_number: 5f1ac0d3e8a97b264f105bdc38e97a6b, not_before: 2026-01-01T00:00:00Z, not_after: 2050-01-01T00:00:00Z }
+outputs: { certificate: ${name}.pem, transcript: ${name}.json }
+`,
+    )
+    return file
+  }
+  const [first, second] = [write('first'), write('second')]
+  const planned = await lines('ceremony', 'plan', first)
+  assert.equal(planned[0], 'ceremony   root of trust domain example.org')
+  const plan = (await json(['ceremony', 'plan', second])) as { tbs_sha256: string }
+  assert.equal(planned.at(-1), `SHA-256 of these bytes  ${plan.tbs_sha256}`)
+  const made = await lines('ceremony', 'run', first, '--expect', plan.tbs_sha256)
+  assert.deepEqual(made.slice(-2), ['wrote DIR/first.pem', 'wrote DIR/first.json'])
+  const { written } = (await json(['ceremony', 'run', second])) as { written: string[] }
+  assert.equal(written.length, 2)
+  const verified = await lines('ceremony', 'verify', installation.at('first.json'))
+  assert.match(verified[0] ?? '', /^valid +C=US, O=SPIFFE, serialNumber=SERIAL, until TIME$/)
+  const { valid } = (await json(['ceremony', 'verify', installation.at('second.json')])) as {
+    valid: boolean
+  }
+  assert.ok(valid)
+  await fails(2, ['ceremony', 'plan'], { message: /name the file/ })
+  await fails(1, ['ceremony', 'run', first], { message: /\[ceremony-output\]/ })
+})
+
 test('helper checks its file, and says so', async () => {
   const file = installation.at('helper.yaml')
   writeFileSync(file, `cert_dir: files\nsvid_file_name: svid.pem\n`)

@@ -90,7 +90,9 @@ the systemd credential hsm-pin-LABEL, or is asked for on the terminal; it is tri
       {
         operatorKeys: all(context, 'operator-key'),
         expect: optional(context, 'expect'),
-        onStep: (what) => context.note(what),
+        onStep: (what) => {
+          if (!context.json) context.note(what)
+        },
       },
       {
         clock: context.clock,
