@@ -14,7 +14,9 @@ import {
 } from 'node:fs'
 import { createServer } from 'node:net'
 import { DatabaseSync } from 'node:sqlite'
+import { text as readText } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
+import { nobody, noOtherUser } from '../support/another-user.ts'
 import { freePort, Installation } from '../support/installation.ts'
 import { eventually } from '../support/live-agent.ts'
 
@@ -26,6 +28,7 @@ interface Found {
   readonly remedy?: string
 }
 
+const root = new URL('../..', import.meta.url).pathname
 const assay = new Installation()
 const isRoot = process.getuid?.() === 0
 const yaml = (name: 'server' | 'agent'): string => assay.at(`${name}.yaml`)
@@ -124,6 +127,29 @@ test('doctor tells a socket that is absent from one that was left behind', async
   child.kill('SIGKILL')
   await once(child, 'exit')
   finds(await examine('server', stopped('stale')), 'socket', /nobody listens.*ECONNREFUSED/)
+})
+
+test('doctor run by another user names the directory that is closed', {
+  skip: noOtherUser,
+}, async () => {
+  const file = assay.at('closed.yaml')
+  mkdirSync(assay.at('closed'), { mode: 0o700 })
+  const text = readFileSync(yaml('agent'), 'utf8').replace(
+    assay.workloadSocket,
+    assay.at('closed/api.sock'),
+  )
+  writeFileSync(
+    file,
+    text.replace(`data_dir: ${assay.at('agent')}`, `data_dir: ${assay.at('none')}`),
+  )
+  const args = ['doctor', 'agent', '--config', file, '--json']
+  const child = spawn(`${root}bin/assay`, args, { ...nobody, stdio: ['ignore', 'pipe', 'ignore'] })
+  const said = await readText(child.stdout)
+  finds(
+    JSON.parse(said).findings,
+    'sockets',
+    /closed\/api\.sock cannot be opened.*chmod a\+x .*closed/s,
+  )
 })
 
 test('doctor finds a damaged datastore, a foreign one, and one of another trust domain', async () => {
