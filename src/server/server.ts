@@ -38,6 +38,7 @@ import { configWarnings, pqParameterSet, type ServerConfig } from './config.ts'
 import type { Datastore } from './datastore/datastore.ts'
 import { AuthorizedEntries } from './entry/authorized-entries.ts'
 import { keepHouse } from './housekeeping.ts'
+import { IssueHistory } from './issue-history.ts'
 import { meteredAuthority } from './metered-authority.ts'
 import { meteredDatastore } from './metered-datastore.ts'
 import { LostState } from './node/lost-state.ts'
@@ -377,6 +378,7 @@ async function openParts(
   const needsApproval = mostNeeded(config.approvals) > 1
   const guard = new Guard({ administrators, entries, needsApproval })
   metrics.beforeReading(() => metrics.approvalsPending(approvals.pending))
+  const history = new IssueHistory(clock)
   const dependencies: ServiceDependencies = {
     trustDomain,
     serverName,
@@ -389,7 +391,8 @@ async function openParts(
     datastore,
     keyManager,
     authorities,
-    authority: meteredAuthority(authorities.certificateAuthority, metrics),
+    authority: meteredAuthority(authorities.certificateAuthority, { metrics, history }),
+    history,
     entries,
     nodes,
     bundles,

@@ -64,6 +64,11 @@ export const calls: ReadonlyMap<string, CallTraits> = new Map([
   }),
   ...rows(agent, 'nodes', { traits: ['narrows'], methods: 'DeleteAgent BanAgent CreateJoinToken' }),
   ...rows('assay.server.v1.Refusals', 'nodes', { traits: ['reads'], methods: 'List' }),
+  ...rows('assay.server.v1.Activity', 'nodes', {
+    traits: ['reads', 'narrows'],
+    methods: 'WatchNodes',
+  }),
+  ...rows('assay.server.v1.Activity', 'server', { traits: ['reads'], methods: 'GetIssued' }),
   ...rows('assay.server.v1.Inventory', 'inventory', { traits: ['reads'], methods: 'List' }),
   ...rows('assay.server.v1.Inventory', 'inventory', { methods: 'Import SetState Delete' }),
   ...rows(bundle, 'bundles', {

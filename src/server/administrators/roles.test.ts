@@ -8,14 +8,14 @@ import { Rights } from './rights.ts'
 
 const reads: Readonly<Record<string, string>> = {
   entries: 'Entry/CountEntries Entry/ListEntries Entry/GetEntry',
-  nodes: 'Agent/CountAgents Agent/ListAgents Agent/GetAgent Refusals/List',
+  nodes: 'Agent/CountAgents Agent/ListAgents Agent/GetAgent Refusals/List Activity/WatchNodes',
   inventory: 'Inventory/List',
   bundles:
     'Bundle/GetFederatedBundle Bundle/CountBundles Bundle/ListFederatedBundles TrustDomain/ListFederationRelationships TrustDomain/GetFederationRelationship',
   svids: '',
   authorities:
     'LocalAuthority/GetX509AuthorityState LocalAuthority/GetJWTAuthorityState LocalAuthority/GetWITAuthorityState Keys/GetStatus',
-  server: 'Debug/GetInfo Overview/Get Logger/GetLogger',
+  server: 'Debug/GetInfo Overview/Get Activity/GetIssued Logger/GetLogger',
 }
 const changes: Readonly<Record<string, string>> = {
   entries: 'Entry/BatchCreateEntry Entry/BatchUpdateEntry Entry/BatchDeleteEntry',
@@ -39,7 +39,7 @@ const narrowing = new Set(
   words(
     'Entry/CountEntries Entry/ListEntries Entry/GetEntry',
     changes['entries'],
-    'Agent/CountAgents Agent/ListAgents Agent/GetAgent',
+    'Agent/CountAgents Agent/ListAgents Agent/GetAgent Activity/WatchNodes',
     changes['nodes'],
     changes['svids'],
   ),

@@ -13,6 +13,11 @@ export class ConnectedAgents {
     return this.#addresses.has(agentId)
   }
 
+  /** The address the agent is connected from; undefined when it is not. */
+  addressOf(agentId: SpiffeId): string | undefined {
+    return this.#addresses.get(agentId)?.[0]
+  }
+
   /** The address the agent is connected from, if it is from one other than `address`. */
   elsewhere(agentId: SpiffeId, address: string): string | undefined {
     return this.#addresses.get(agentId)?.find((other) => other !== address)

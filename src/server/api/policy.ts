@@ -122,4 +122,5 @@ export const policy: ReadonlyMap<string, readonly CallerClass[]> = new Map([
   }),
   ...methods('assay.server.v1.Overview', { Get: operators }),
   ...methods('assay.server.v1.Refusals', { List: operators }),
+  ...methods('assay.server.v1.Activity', { GetIssued: operators, WatchNodes: operators }),
 ])

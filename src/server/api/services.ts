@@ -1,4 +1,5 @@
 import { AssayError } from '#base/errors.ts'
+import { ActivityDefinition } from '#rpc/gen/assay/server/v1/activity.ts'
 import { ApprovalsDefinition } from '#rpc/gen/assay/server/v1/approvals.ts'
 import { BackupDefinition } from '#rpc/gen/assay/server/v1/backup.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
@@ -24,11 +25,13 @@ import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { LostState } from '../node/lost-state.ts'
 import type { NodeHoldings } from '../node/node-holdings.ts'
 import type { ServerSvid } from '../svid/server-svid.ts'
+import { type ActivityServiceDependencies, newActivityService } from './activity.ts'
 import { type AgentServiceDependencies, newAgentService } from './agent.ts'
 import { newApprovalsService } from './approvals.ts'
 import type { Authorizer } from './authorize.ts'
 import { type BackupServiceDependencies, newBackupService } from './backup.ts'
 import { type BundleServiceDependencies, newBundleService } from './bundle.ts'
+import type { ConnectedAgents } from './connected-agents.ts'
 import { type DebugServiceDependencies, newDebugService } from './debug.ts'
 import { type EntryServiceDependencies, newEntryService } from './entry.ts'
 import { type FeedServiceDependencies, newFeedService } from './feed.ts'
@@ -53,6 +56,7 @@ export interface ServiceDependencies
     KeysServiceDependencies,
     ObserveDependencies,
     OverviewServiceDependencies,
+    ActivityServiceDependencies,
     SvidServiceDependencies {
   readonly datastore: AgentServiceDependencies['datastore'] & BackupServiceDependencies['datastore']
   readonly entries: EntryServiceDependencies['entries'] &
@@ -66,7 +70,9 @@ export interface ServiceDependencies
   readonly nodes: OverviewServiceDependencies['nodes'] &
     FeedServiceDependencies['nodes'] &
     DebugServiceDependencies['nodes'] &
-    BundleServiceDependencies['nodes']
+    BundleServiceDependencies['nodes'] &
+    ActivityServiceDependencies['nodes']
+  readonly connected: ConnectedAgents
   readonly authority: SvidServiceDependencies['authority']
   readonly authorities: AuthorityManager
   readonly authorizer: Authorizer
@@ -118,6 +124,7 @@ function addSharedServices(server: RpcServer, dependencies: ServiceDependencies)
   server.addService(KeysDefinition, newKeysService(dependencies))
   server.addService(ApprovalsDefinition, newApprovalsService(dependencies.approvals))
   server.addService(OverviewDefinition, newOverviewService(dependencies))
+  server.addService(ActivityDefinition, newActivityService(dependencies))
   server.addService(RefusalsDefinition, newRefusalsService(dependencies.audit))
 }
 

@@ -38,6 +38,14 @@ export interface NodeHoldingsOptions {
   readonly clock: Clock
 }
 
+/** How a node is. */
+export interface Standing {
+  /** `lacking`: live, without the newest bundle. `away`: with a valid SVID, and not there. */
+  readonly state: 'live' | 'lacking' | 'away' | 'expired' | 'banned'
+  /** X.509-SVIDs that it holds, its own included, as far as known. */
+  readonly svids: number
+}
+
 /** What is known of one node. */
 interface Holding {
   lastSeenSeconds: number
@@ -130,6 +138,17 @@ export class NodeHoldings implements Holders {
     return { live, lacking, away }
   }
 
+  /** How one node is, with regard to the bundle with this sequence number, and how many X.509-SVIDs it has. */
+  standing(node: AttestedNodeRecord, sequenceNumber: bigint): Standing {
+    const nowSeconds = this.#nowSeconds()
+    const svids = this.#allSvidsOf(node.agentId, nowSeconds)
+    if (isBanned(node)) return { state: 'banned', svids }
+    if (endOf(node) <= nowSeconds) return { state: 'expired', svids }
+    if (!this.#isLive(node)) return { state: 'away', svids }
+    const has = this.#heldSequence(node.agentId) >= sequenceNumber
+    return { state: has ? 'live' : 'lacking', svids }
+  }
+
   dependents({
     authorityId,
     sinceSeconds,
@@ -202,6 +221,19 @@ export class NodeHoldings implements Holders {
     const holding = this.#holdings.get(agentId)
     if (holding === undefined) return -1n
     return holding.report?.bundleSequenceNumber ?? holding.taken
+  }
+
+  #allSvidsOf(agentId: SpiffeId, nowSeconds: number): number {
+    const holding = this.#holdings.get(agentId)
+    let svids = 0
+    for (const use of holding?.report?.authorities ?? []) {
+      if (use.expiresAtSeconds > nowSeconds) svids += use.svids
+    }
+    if (svids > 0) return svids
+    for (const one of holding?.handedOut.values() ?? []) {
+      if (one.expiresAtSeconds > nowSeconds) svids += 1
+    }
+    return svids
   }
 
   #svidsOf(agentId: SpiffeId, authorityId: string, nowSeconds: number): number {
