@@ -140,7 +140,16 @@ const packages: readonly Package[] = [
     recommends: ['libtss2-tcti-device0'],
     suggests: ['assay-agent', 'assay-server'],
     bundles: ['assay'],
+    packages: ['uplot'],
     fill(staging) {
+      const page = join(root, 'src/console/ui')
+      for (const file of globSync('*.{html,css,js,svg}', { cwd: page }).sort())
+        staging.copy(`${library}/ui/${file}`, join(page, file))
+      for (const file of ['package.json', 'dist/uPlot.esm.js', 'dist/uPlot.min.css'])
+        staging.copy(
+          `${library}/node_modules/uplot/${file}`,
+          join(root, 'node_modules/uplot', file),
+        )
       staging.write('/usr/bin/assay', wrapper(['--max-semi-space-size=2'], 'assay'), 0o755)
       manual(staging, 'assay.1')
       unit(staging, 'assay-helper@.service', '/lib/systemd/system/assay-helper@.service')

@@ -30,6 +30,7 @@ const groups: Readonly<Record<string, () => Promise<{ readonly commands: readonl
   jwt: () => import('./commands/jwt.ts'),
   fetch: () => import('./commands/fetch.ts'),
   validate: () => import('./commands/validate.ts'),
+  console: () => import('./commands/console.ts'),
   watch: () => import('./commands/watch.ts'),
   setup: () => import('./commands/setup.ts'),
   status: () => import('./commands/status.ts'),

@@ -108,6 +108,26 @@ export function streamServer(context: CommandContext): Promise<Connection> {
   return reachedInTime(context, server, connectUnix(socketPath(context, server), context))
 }
 
+/** The server's administration API, of a server that may come later. Nothing connects yet. */
+export const serverConnection = (context: CommandContext): Connection =>
+  connectUnix(socketPath(context, server), { clock: context.clock, maxReconnectMs: 1000 })
+
+/**
+ * Connects now, and notes why when the server is not there.
+ *
+ * @throws AssayError `permission-denied` when this user may not open the socket: waiting would not help.
+ */
+export async function tryServer(context: CommandContext, connection: Connection): Promise<void> {
+  try {
+    await connection.connect({ signal: context.signal })
+  } catch (thrown) {
+    if (!(thrown instanceof AssayError)) throw thrown
+    const error = await unreachable(context, server, thrown)
+    if (error.code === 'permission-denied') throw error
+    context.note(error.message)
+  }
+}
+
 function connect(context: CommandContext, daemon: Daemon): Promise<Connection> {
   const connection = connectUnix(socketPath(context, daemon), context)
   startTimeout(context, daemon, context.signal)

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
-import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import {
+  ActivityDefinition,
   type Node,
   type NodesUpdate,
-  ActivityDefinition,
 } from '#rpc/gen/assay/server/v1/activity.ts'
+import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
+import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { idOf, LiveServer } from '../support/live-server.ts'
 
