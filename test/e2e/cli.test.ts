@@ -667,6 +667,41 @@ test('authority prepare, activate, taint and revoke are the single steps', async
   await fails(2, ['authority', 'prepare'], { message: /needs a KIND/ })
 })
 
+test('approval shows what waits for a second person, who is another one than the first', async () => {
+  await using careful = new Installation()
+  await careful.startServer('memory', 'approvals: { inventory: 2 }\n')
+  const there = careful.atServer()
+  assert.equal((await assay(['approval', 'list', ...there])).stderr, '0 requests\n')
+  const ask = async (hash: string): Promise<string> => {
+    const args = ['inventory', 'approve', hash.repeat(64), '--node-name', 'n9', ...there]
+    const { stderr } = await fails(1, args, {
+      message: /assay approval approve .*\[approval-required\]/s,
+    })
+    return /assay approval approve ([0-9a-f]+)/.exec(stderr)?.[1] ?? ''
+  }
+  const id = await ask('a')
+  const table = await lines('approval', 'list', ...there)
+  assert.match(table[0] ?? '', /^REQUEST +STATE +BY +EXPIRES +WHAT$/)
+  assert.ok(table[1]?.startsWith(id))
+  assert.partialDeepStrictEqual(await json(['approval', 'list', ...there]), [{ id, missing: 1 }])
+  assert.match((await lines('approval', 'show', id, ...there)).join('\n'), /^Still missing +1$/m)
+  assert.partialDeepStrictEqual(await json(['approval', 'show', id, ...there]), {
+    id,
+    approvers: [],
+  })
+  const message = /asked for it, and another administrator has to agree/
+  await fails(4, ['approval', 'approve', id, ...there], { message })
+  await fails(4, ['approval', 'approve', id, '--json', ...there], { message })
+  assert.match((await lines('approval', 'deny', id, ...there))[0] ?? '', /^denied /)
+  assert.partialDeepStrictEqual(await json(['approval', 'deny', await ask('b'), ...there]), {
+    state: 'denied',
+  })
+  await fails(3, ['approval', 'show', 'ffffffff', ...there], { message: /ffffffff/ })
+  await fails(2, ['approval', 'show', ...there], {
+    message: /needs an ID; see 'assay approval list'/,
+  })
+})
+
 test('healthcheck asks the server, or the agent', async () => {
   assert.deepEqual(await lines('healthcheck'), ['the server is healthy'])
   assert.deepEqual(await json(['healthcheck']), { healthy: true })
