@@ -9,6 +9,7 @@ import { SystemRandom } from '#base/random.ts'
 import { WebConsole } from '#console/console.ts'
 import { connectUnix } from '#rpc/client.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
+import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import { openBrowser } from '../test/support/browser.ts'
 import { Fleet } from '../test/support/fleet.ts'
@@ -45,6 +46,7 @@ const name = (index: number): string => `n${String(index).padStart(4, '0')}`
 for (let entry = 0; entry < 128; entry++) {
   await live.createEntry({ parent: agentId('a'), path: `/service-${entry}` })
 }
+await live.local.client(AgentDefinition).createJoinToken({ ttl: 600, token: 'late' })
 // Eight hours that nobody sees, with nodes that are away by now.
 let index = 0
 for (; index < 30; index++) {
@@ -85,7 +87,7 @@ for (const banned of [7001, 7002]) {
     expiresAtSeconds: nowSeconds() + 3600,
   })
 }
-for (const token of ['a1', 'a1', 'b2']) {
+for (const token of ['used-before', 'used-before', 'late', '']) {
   await live.attestWith(token).catch((error: unknown) => {
     if (!(error instanceof AssayError)) throw error
   })
@@ -111,7 +113,6 @@ const browser = await openBrowser()
 const views = [
   { file: 'console-light.png', colorScheme: 'light', width: 1440, height: 1180 },
   { file: 'console-dark.png', colorScheme: 'dark', width: 1440, height: 1180 },
-  { file: 'console-narrow.png', colorScheme: 'light', width: 420, height: 900 },
 ] as const
 for (const { file, colorScheme, width, height } of views) {
   const context = await browser.newContext({ colorScheme, viewport: { width, height } })
@@ -121,7 +122,7 @@ for (const { file, colorScheme, width, height } of views) {
   await page.locator('.rotation').waitFor()
   await page.locator('.group canvas').first().waitFor()
   await page.waitForTimeout(2500)
-  await page.screenshot({ path: join(directory, file) })
+  await page.screenshot({ path: join(directory, file), fullPage: true })
   console.log(join(directory, file))
   await context.close()
 }

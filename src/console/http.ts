@@ -61,7 +61,13 @@ const headers: Readonly<Record<string, string>> = {
  */
 export async function listenHttp(at: ListenAt, options: HttpOptions): Promise<HttpListener> {
   const server = createServer(
-    { maxHeaderSize: 8192, headersTimeout: 5000, requestTimeout: 5000, keepAliveTimeout: 5000 },
+    {
+      maxHeaderSize: 8192,
+      headersTimeout: 5000,
+      requestTimeout: 5000,
+      keepAliveTimeout: 5000,
+      connectionsCheckingInterval: 2000,
+    },
     (request, response) => {
       // Never rejects: it answers 500 instead.
       void serve(request, response, options)

@@ -435,6 +435,22 @@ test('watch ends quietly once its reader has gone', async () => {
   assert.deepEqual(await closed, [0, null])
 })
 
+test('console prints a link, serves what it names, and ends with 130 when it is interrupted', async () => {
+  for (const [args, link] of [
+    [[], /^(http:\/\/127\.0\.0\.1:\d+\/)#[\w-]{43}\n$/],
+    [['--json'], /^\{"url":"(http:\/\/127\.0\.0\.1:\d+\/)#[\w-]{43}"\}\n$/],
+  ] as const) {
+    const child = start(['console', ...args])
+    const [text] = (await once(child.stdout, 'data')) as [string]
+    const [, address = ''] = link.exec(text) ?? []
+    assert.match(await (await fetch(address)).text(), /<title>Assay<\/title>/)
+    assert.equal((await fetch(`${address}events`)).status, 401)
+    child.kill('SIGINT')
+    assert.deepEqual(await once(child, 'close'), [130, null])
+  }
+  await fails(2, ['console', '--port', '70000'], { message: /at most 65535/ })
+})
+
 test('bundle show, set, list and delete', async () => {
   const shown = await lines('bundle', 'show')
   assert.equal(shown[0], '-----BEGIN CERTIFICATE-----')

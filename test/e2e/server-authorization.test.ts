@@ -2,11 +2,13 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { AssayError } from '#base/errors.ts'
 import type { Connection } from '#rpc/client.ts'
+import { ActivityDefinition } from '#rpc/gen/assay/server/v1/activity.ts'
 import { ApprovalsDefinition } from '#rpc/gen/assay/server/v1/approvals.ts'
 import { BackupDefinition } from '#rpc/gen/assay/server/v1/backup.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
+import { OverviewDefinition } from '#rpc/gen/assay/server/v1/overview.ts'
 import { RefusalsDefinition } from '#rpc/gen/assay/server/v1/refusals.ts'
 import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -37,6 +39,8 @@ const shared: readonly ServiceDefinition[] = [
   KeysDefinition,
   RefusalsDefinition,
   ApprovalsDefinition,
+  OverviewDefinition,
+  ActivityDefinition,
 ]
 const localOnly: readonly ServiceDefinition[] = [
   DebugDefinition,

@@ -60,6 +60,7 @@ link is then opened with 7780 for its port.`,
     }
     printLink()
     await web.run(signal)
+    signal.throwIfAborted()
 
     function printLink(): void {
       const url = `http://127.0.0.1:${port}/#${web.newLink()}`

@@ -1,5 +1,6 @@
 /** @import { Model } from './model.d.ts' */
 import { byId, element, replace } from './document.js'
+import { count, number } from './text.js'
 
 /** What the server calls its parts, in words. */
 const labels = /** @type {Record<string, string>} */ ({
@@ -15,7 +16,7 @@ const labels = /** @type {Record<string, string>} */ ({
  *
  * @param {Model} model
  */
-export function renderHealth({ summary, keys }) {
+export function renderHealth({ summary, keys, nodes }) {
   /** @type {(HTMLElement)[]} */
   const rows = []
   const add = (
@@ -59,6 +60,20 @@ export function renderHealth({ summary, keys }) {
         'ok',
         name === 'datastore' ? `revision ${summary.data?.datastoreRevision}` : '',
       )
+  }
+  const versions = new Map()
+  for (const { state, version } of nodes.values()) {
+    if ((state === 'live' || state === 'lacking') && version !== '') {
+      versions.set(version, (versions.get(version) ?? 0) + 1)
+    }
+  }
+  if (versions.size > 0) {
+    const texts = [...versions]
+      .sort(([, a], [, b]) => b - a)
+      .slice(0, 5)
+      .map(([version, of]) => `${count(of, 'agent')} of ${version}`)
+    const isOne = versions.size === 1
+    add('Versions of live agents', 'ok', isOne ? 'one' : number(versions.size), texts.join(', '))
   }
   if (keys.problem !== undefined) add('Signing keys', 'unknown', 'not shown', keys.problem.message)
   replace(byId('checks'), rows)

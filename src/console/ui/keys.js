@@ -215,7 +215,7 @@ export function renderKeys({ keys, now }) {
   const { found, label } = ticks(from, until)
   for (const at of found) {
     // The mark of now has more to say.
-    if (Math.abs(at - now) < (until - from) * 0.07) continue
+    if (Math.abs(at - now) < (until - from) * 0.08) continue
     const tick = element('span', { class: 'tick' }, label(at))
     tick.style.insetInlineStart = `${((at - from) / (until - from)) * 100}%`
     scale.append(tick)

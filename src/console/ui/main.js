@@ -48,7 +48,7 @@ function drawDue() {
   model.now = Math.floor((performance.now() + offsetMs) / 1000)
   if (parts.has('nodes')) nodes.render(model)
   if (parts.has('summary')) charts.render(model)
-  if (parts.has('summary') || parts.has('keys')) renderHealth(model)
+  if (parts.has('summary') || parts.has('keys') || parts.has('nodes')) renderHealth(model)
   renderRefusals(model)
   renderKeys(model)
   renderNumbers(model)

@@ -66,6 +66,36 @@ test('survey() believes a report more than what was given', () => {
   assert.deepEqual(holdings.survey(7n).lacking, [a])
 })
 
+test('standing() tells one node from the next as survey() does, and counts its SVIDs', async () => {
+  const { holdings, put, connected, advance, nowSeconds, records } = newHoldings([a])
+  const state = (): string => holdings.standing(record(), 7n).state
+  const record = (): AttestedNodeRecord => {
+    const found = records.get(a)
+    assert.ok(found !== undefined)
+    return found
+  }
+  assert.equal(state(), 'lacking')
+  holdings.report(a, {
+    bundleSequenceNumber: 7n,
+    authorities: [
+      { authorityId: 'x', svids: 2, expiresAtSeconds: nowSeconds() + hour },
+      { authorityId: 'y', svids: 3, expiresAtSeconds: nowSeconds() + 2 * hour },
+    ],
+  })
+  assert.deepEqual(holdings.standing(record(), 7n), { state: 'live', svids: 5 })
+  assert.equal(holdings.standing(record(), 8n).state, 'lacking')
+  await advance(61)
+  assert.equal(state(), 'away')
+  connected.add(a)
+  assert.equal(state(), 'live')
+  await advance(hour)
+  assert.deepEqual(holdings.standing(record(), 7n), { state: 'expired', svids: 3 })
+  put(a, { newExpiresAtSeconds: nowSeconds() + hour })
+  assert.equal(state(), 'live', 'one that was renewed is not expired')
+  records.set(a, asBanned(record()))
+  assert.equal(state(), 'banned')
+})
+
 test('survey() waits for every node after a start, then for those that are there', async () => {
   const { holdings, connected, advance } = newHoldings([a, b, c])
   connected.add(a)
