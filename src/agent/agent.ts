@@ -45,6 +45,7 @@ interface Parts {
   readonly membership: Membership
   readonly status: AgentStatus
   readonly health: Health
+  readonly metricsPort: number | undefined
 }
 
 /** The agent of one node: opened by {@link Agent.open}, then {@link run} until it is told to stop. */
@@ -67,6 +68,11 @@ export class Agent implements AsyncDisposable {
     for (const warning of configWarnings(config)) process.log.warn({}, warning)
     const parts = await openParts(config, process, resources)
     return new Agent(parts, resources.move())
+  }
+
+  /** The port of the metrics, if there are any. */
+  get metricsPort(): number | undefined {
+    return this.#parts.metricsPort
   }
 
   /** Serves until `signal` aborts, or the server bans the node. */
@@ -217,7 +223,7 @@ async function openParts(
     metrics,
     log: log.child({ component: 'attestation' }),
   })
-  await openEndpoints(config, {
+  const metricsPort = await openEndpoints(config, {
     resources,
     identities,
     attestation,
@@ -233,7 +239,7 @@ async function openParts(
     random,
     log,
   })
-  return { process, anchor, identities, membership, status, health }
+  return { process, anchor, identities, membership, status, health, metricsPort }
 }
 
 function bootstrapSource(config: AgentConfig): BootstrapSource {

@@ -10,19 +10,26 @@ export interface EndpointDependencies
   readonly health: Health
 }
 
-/** Opens every socket the configuration names. @throws AssayError `failed-precondition` */
+/**
+ * Opens every socket the configuration names, and returns the port of the metrics, if there are any.
+ *
+ * @throws AssayError `failed-precondition`
+ */
 export async function openEndpoints(
   config: AgentConfig,
   dependencies: EndpointDependencies,
-): Promise<void> {
+): Promise<number | undefined> {
   registerHealth(dependencies)
   registerMetrics(dependencies)
   await openWorkloadApi(config, dependencies)
   await openAdministration(config, dependencies)
-  await openHttp(config, dependencies)
+  return await openHttp(config, dependencies)
 }
 
-async function openHttp(config: AgentConfig, dependencies: EndpointDependencies): Promise<void> {
+async function openHttp(
+  config: AgentConfig,
+  dependencies: EndpointDependencies,
+): Promise<number | undefined> {
   const { resources, health, metrics, log } = dependencies
   const { health_checks: checks, telemetry } = config
   if (checks !== undefined) {
@@ -30,10 +37,10 @@ async function openHttp(config: AgentConfig, dependencies: EndpointDependencies)
     const routes = healthRoutes(health, { live, ready })
     resources.use(await listenHttp({ address, port, routes, log }))
   }
-  if (telemetry.prometheus !== undefined) {
-    const { bind_address: address, port } = telemetry.prometheus
-    resources.use(await listenHttp({ address, port, routes: metricsRoutes(metrics), log }))
-  }
+  if (telemetry.prometheus === undefined) return undefined
+  const { bind_address: address, port } = telemetry.prometheus
+  const routes = metricsRoutes(metrics)
+  return resources.use(await listenHttp({ address, port, routes, log })).port
 }
 
 /** An agent whose server is away is ready all the same: it serves what it holds. */
@@ -51,12 +58,18 @@ function registerHealth({ health, identities, status, nodeAttestor }: EndpointDe
   })
 }
 
-function registerMetrics({ metrics, identities }: EndpointDependencies): void {
+function registerMetrics({ metrics, identities, reporter, status }: EndpointDependencies): void {
   metrics.serverReachable(false)
   metrics.beforeReading(() => {
     const { entries, x509Svids, jwtSvids } = identities.counts
     metrics.cacheEntries('entries', entries)
     metrics.cacheEntries('x509-svids', x509Svids)
     metrics.cacheEntries('jwt-svids', jwtSvids)
+    const { firstExpiryMs } = identities
+    metrics.expiry('workload-svid', firstExpiryMs && Math.trunc(firstExpiryMs / 1000))
+    metrics.reportState(reporter.state)
+    const { lastSyncAtSeconds, clockOffsetMs } = status
+    if (lastSyncAtSeconds > 0) metrics.lastSync(lastSyncAtSeconds)
+    if (clockOffsetMs !== undefined) metrics.clockOffset(clockOffsetMs / 1000)
   })
 }

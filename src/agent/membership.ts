@@ -189,6 +189,7 @@ export class Membership {
     status.agentSvid = identity.certificates
     status.agentSvidExpiresAtSeconds = identity.expiresAtSeconds
     metrics.expiry('agent-svid', identity.expiresAtSeconds)
+    metrics.issued('agent-svid', identity.issuedAtSeconds)
   }
 
   /** The server signed with an authority that was tainted meanwhile: it is asked again, but not at once. */

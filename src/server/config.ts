@@ -331,6 +331,11 @@ export const serverConfigSchema = object({
     })
       .optional()
       .describe('Metrics for Prometheus, at /metrics.'),
+    by_namespace: boolean()
+      .default(false)
+      .describe(
+        'Count entries and SVIDs by namespace too: the first path segment of the SPIFFE ID, whose names then show in the metrics. At most 50; the rest is `other`.',
+      ),
   })
     .default({})
     .describe('Metrics. Default: none are served.'),

@@ -14,7 +14,7 @@ import { attributeType, type NameAttribute } from '#pki/name.ts'
 import type { StrangerLimits } from '#rpc/listener.ts'
 import { RpcServer } from '#rpc/server.ts'
 import type { TlsListener } from '#rpc/tls-listener.ts'
-
+import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import { type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import { Audit } from '#telemetry/audit.ts'
 import { Health } from '#telemetry/health.ts'
@@ -41,6 +41,7 @@ import { keepHouse } from './housekeeping.ts'
 import { IssueHistory } from './issue-history.ts'
 import { meteredAuthority } from './metered-authority.ts'
 import { meteredDatastore } from './metered-datastore.ts'
+import { Namespaces } from './namespaces.ts'
 import { LostState } from './node/lost-state.ts'
 import { NodeCache } from './node/node-cache.ts'
 import { NodeHoldings } from './node/node-holdings.ts'
@@ -370,6 +371,13 @@ async function openParts(
   registerHealth(health, vitals)
   registerMetrics(metrics, vitals)
 
+  const namespaces = config.telemetry.by_namespace ? new Namespaces() : undefined
+  if (namespaces !== undefined) {
+    metrics.beforeReading(() =>
+      metrics.namespaceEntries(namespaces.count(spiffeIdsOf(entries.all))),
+    )
+  }
+
   const administrators = newAdministrators(config, process)
   for (const who of await administrators.unknownNames()) {
     log.warn({ who }, 'administrators names somebody this machine does not know')
@@ -391,7 +399,7 @@ async function openParts(
     datastore,
     keyManager,
     authorities,
-    authority: meteredAuthority(authorities.certificateAuthority, { metrics, history }),
+    authority: meteredAuthority(authorities.certificateAuthority, { metrics, history, namespaces }),
     history,
     entries,
     nodes,
@@ -480,6 +488,10 @@ async function openParts(
       'a node has attested while it is connected from another address; is its secret in two places?',
     )
   }
+}
+
+function* spiffeIdsOf(entries: Iterable<RegistrationEntry>): Generator<SpiffeId> {
+  for (const { spiffeId } of entries) yield spiffeId
 }
 
 function newAdministrators(

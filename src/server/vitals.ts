@@ -74,17 +74,18 @@ export function registerMetrics(metrics: Metrics, vitals: Vitals): void {
     for (const kind of ['x509', 'jwt'] as const) {
       metrics.rotations(kind, rotations.filter((one) => one.kind === kind).length)
     }
-    const end = (kind: 'x509' | 'jwt'): number | undefined =>
-      vitals.authorities.states(kind).find(({ state }) => state === 'active')?.expiresAtSeconds
-    const expiries = [
-      ['x509-ca', end('x509')],
-      ['jwt-key', end('jwt')],
-      ['upstream-ca', vitals.authorities.upstream()?.endSeconds],
-      ['server-svid', vitals.serverSvid.current()?.expiresAtSeconds],
+    const active = (kind: 'x509' | 'jwt') =>
+      vitals.authorities.states(kind).find(({ state }) => state === 'active')
+    const inUse = [
+      ['x509-ca', active('x509')],
+      ['jwt-key', active('jwt')],
+      ['server-svid', vitals.serverSvid.current()],
     ] as const
-    for (const [what, atSeconds] of expiries) {
-      if (atSeconds !== undefined) metrics.expiry(what, atSeconds)
+    for (const [what, one] of inUse) {
+      metrics.expiry(what, one?.expiresAtSeconds)
+      metrics.issued(what, one?.issuedAtSeconds)
     }
+    metrics.expiry('upstream-ca', vitals.authorities.upstream()?.endSeconds)
   })
 }
 

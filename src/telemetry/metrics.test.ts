@@ -16,6 +16,11 @@ test('Metrics.exposition() has what was recorded, under the released names', asy
   metrics.keyManagerState('down')
   metrics.expiry('x509-ca', 1_800_000_000)
   metrics.serverReachable(false)
+  metrics.issued('jwt-key', 1_700_000_000)
+  metrics.lastSync(1_750_000_000)
+  metrics.clockOffset(-1.5)
+  metrics.reportState('taken')
+  metrics.namespaceSvidIssued('web', 'jwt')
   metrics.beforeReading(() => metrics.datastoreRevision(42))
   const lines = (await metrics.exposition()).split('\n')
   for (const line of [
@@ -34,9 +39,26 @@ test('Metrics.exposition() has what was recorded, under the released names', asy
     'assay_key_manager_state{state="down"} 1',
     'assay_expiry_timestamp_seconds{what="x509-ca"} 1800000000',
     'assay_server_reachable 0',
+    'assay_rotation_timestamp_seconds{what="jwt-key"} 1700000000',
+    'assay_last_sync_timestamp_seconds 1750000000',
+    'assay_clock_offset_seconds -1.5',
+    'assay_report_state{state="none"} 0',
+    'assay_report_state{state="taken"} 1',
+    'assay_namespace_svids_issued_total{namespace="web",type="jwt"} 1',
   ]) {
     assert.ok(lines.includes(line), line)
   }
+})
+
+test('Metrics shows nothing that nobody has measured, and nothing that is gone', async () => {
+  const metrics = new Metrics()
+  assert.doesNotMatch(await metrics.exposition(), /^assay_/m)
+  metrics.expiry('workload-svid', 1)
+  metrics.namespaceEntries(new Map([['web', 2]]))
+  assert.match(await metrics.exposition(), /^assay_namespace_entries\{namespace="web"\} 2$/m)
+  metrics.expiry('workload-svid', undefined)
+  metrics.namespaceEntries(new Map())
+  assert.doesNotMatch(await metrics.exposition(), /^assay_/m)
 })
 
 test('Metrics.stream() and rpcInFlight() count down once, however often they are disposed', async () => {

@@ -14,6 +14,9 @@ const help = {
   assay_attestations_total:
     'Node and workload attestations, by kind, attestor, outcome and, where refused, reason.',
   assay_svids_issued_total: 'SVIDs signed, by type; not the server’s own.',
+  assay_namespace_entries:
+    'Entries by namespace, the first path segment of their SPIFFE ID; those beyond the first 50 are `other`.',
+  assay_namespace_svids_issued_total: 'SVIDs signed for workloads, by namespace and type.',
   assay_svids_refused_total: 'SVIDs that were asked for and not signed, by type and reason.',
   assay_streams: 'Open streams, by kind.',
   assay_cache_entries: 'Records held in memory, by cache.',
@@ -39,12 +42,18 @@ const help = {
   assay_authority_promotions_total:
     'Authorities that took over because the token of the one before was away for too long, by kind.',
   assay_expiry_timestamp_seconds: 'Unix time at which something expires, by what it is.',
+  assay_rotation_timestamp_seconds:
+    'Unix time at which what is in use now was issued, by what it is.',
   assay_tls_connections_total:
     'TLS connections made between agent and server, by the group their keys are from.',
   assay_peers_verified_total:
     'Certificates of the other side that were accepted, by what was found of their post-quantum signatures.',
   assay_tls_handshake_failures_total: 'TLS handshakes that failed at this server, by reason.',
   assay_server_reachable: '1 while the agent has its stream to the server.',
+  assay_last_sync_timestamp_seconds: 'Unix time of the last word of the server.',
+  assay_clock_offset_seconds: 'How far the clock of the server is ahead of that of this node.',
+  assay_report_state:
+    '1 for what has become of the agent’s report of what it holds, 0 for the others: see the documentation.',
 } as const
 
 /** Seconds; from a token in memory to one that is given up. */
@@ -58,10 +67,15 @@ const durationBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 const keyManagerStates = ['ok', 'degraded', 'down', 'refused'] as const
 export type KeyManagerStateLabel = (typeof keyManagerStates)[number]
 
+const reportStates = ['none', 'pending', 'taken', 'unsupported'] as const
+export type ReportStateLabel = (typeof reportStates)[number]
+
 export type SvidType = 'x509' | 'jwt' | 'agent' | 'server' | 'x509-ca'
 export type StreamKind = 'feed' | 'sync' | 'x509-svid' | 'x509-bundles' | 'jwt-bundles' | 'sds'
 export type CacheName = 'entries' | 'nodes' | 'bundles' | 'x509-svids' | 'jwt-svids' | 'workloads'
-export type Expiring = 'x509-ca' | 'upstream-ca' | 'jwt-key' | 'server-svid' | 'agent-svid'
+export type Rotating = 'x509-ca' | 'jwt-key' | 'server-svid' | 'agent-svid'
+/** `workload-svid`: the first to expire of the X.509-SVIDs that an agent holds. */
+export type Expiring = Rotating | 'upstream-ca' | 'workload-svid'
 
 /** What {@link Metrics.hsm} reads. Counts are since the process began. */
 export interface HsmReading {
@@ -100,6 +114,12 @@ export class Metrics {
     'reason',
   )
   readonly #issued = this.#counter('assay_svids_issued_total', 'type')
+  readonly #namespaceEntries = this.#gauge('assay_namespace_entries', 'namespace')
+  readonly #namespaceIssued = this.#counter(
+    'assay_namespace_svids_issued_total',
+    'namespace',
+    'type',
+  )
   readonly #refused = this.#counter('assay_svids_refused_total', 'type', 'reason')
   readonly #streams = this.#gauge('assay_streams', 'kind')
   readonly #cacheEntries = this.#gauge('assay_cache_entries', 'cache')
@@ -125,10 +145,14 @@ export class Metrics {
   readonly #hsmRecoveries = this.#counter('assay_hsm_recoveries_total', 'token')
   readonly #promotions = this.#counter('assay_authority_promotions_total', 'kind')
   readonly #expiry = this.#gauge('assay_expiry_timestamp_seconds', 'what')
+  readonly #rotation = this.#gauge('assay_rotation_timestamp_seconds', 'what')
   readonly #tlsConnections = this.#counter('assay_tls_connections_total', 'group')
   readonly #peersVerified = this.#counter('assay_peers_verified_total', 'pq')
   readonly #tlsFailures = this.#counter('assay_tls_handshake_failures_total', 'reason')
   readonly #serverReachable = this.#gauge('assay_server_reachable')
+  readonly #lastSync = this.#gauge('assay_last_sync_timestamp_seconds')
+  readonly #clockOffset = this.#gauge('assay_clock_offset_seconds')
+  readonly #reportState = this.#gauge('assay_report_state', 'state')
   readonly #hsmRead = new Map<string, HsmReading>()
   readonly #collectors: (() => void)[] = []
 
@@ -193,6 +217,16 @@ export class Metrics {
 
   svidIssued(type: SvidType, count = 1): void {
     this.#issued.inc({ type }, count)
+  }
+
+  /** Every namespace at once: what is not among them has no entries any more. */
+  namespaceEntries(counts: ReadonlyMap<string, number>): void {
+    this.#namespaceEntries.reset()
+    for (const [namespace, count] of counts) this.#namespaceEntries.set({ namespace }, count)
+  }
+
+  namespaceSvidIssued(namespace: string, type: 'x509' | 'jwt'): void {
+    this.#namespaceIssued.inc({ namespace, type })
   }
 
   svidRefused(type: SvidType, reason: string): void {
@@ -266,9 +300,16 @@ export class Metrics {
     this.#hsmDuration.observe({ token }, seconds)
   }
 
-  /** Unix time, in seconds. */
-  expiry(what: Expiring, atSeconds: number): void {
-    this.#expiry.set({ what }, atSeconds)
+  /** Unix time, in seconds; undefined: there is none now. */
+  expiry(what: Expiring, atSeconds: number | undefined): void {
+    if (atSeconds === undefined) this.#expiry.remove({ what })
+    else this.#expiry.set({ what }, atSeconds)
+  }
+
+  /** Unix time, in seconds; undefined: there is none now. */
+  issued(what: Rotating, atSeconds: number | undefined): void {
+    if (atSeconds === undefined) this.#rotation.remove({ what })
+    else this.#rotation.set({ what }, atSeconds)
   }
 
   /** `group` by its name in TLS: `X25519MLKEM768`. */
@@ -288,12 +329,29 @@ export class Metrics {
     this.#serverReachable.set(Number(isReachable))
   }
 
+  /** Unix time, in seconds. */
+  lastSync(atSeconds: number): void {
+    this.#lastSync.set(atSeconds)
+  }
+
+  /** Positive while the server's clock is ahead. */
+  clockOffset(seconds: number): void {
+    this.#clockOffset.set(seconds)
+  }
+
+  reportState(state: ReportStateLabel): void {
+    for (const one of reportStates) this.#reportState.set({ state: one }, Number(one === state))
+  }
+
   #counter<L extends string>(name: keyof typeof help, ...labelNames: L[]): Counter<L> {
     return new Counter({ name, help: help[name], labelNames, registers: [this.#registry] })
   }
 
   #gauge<L extends string>(name: keyof typeof help, ...labelNames: L[]): Gauge<L> {
-    return new Gauge({ name, help: help[name], labelNames, registers: [this.#registry] })
+    const gauge = new Gauge({ name, help: help[name], labelNames, registers: [this.#registry] })
+    // The library begins with 0, which nobody has measured: on an agent the datastore would be down.
+    if (labelNames.length === 0) gauge.remove()
+    return gauge
   }
 
   #histogram<L extends string>(

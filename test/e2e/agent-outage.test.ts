@@ -24,7 +24,11 @@ const server = await LiveServer.start({
 after(() => server[Symbol.asyncDispose]())
 const gate = await TcpGate.to(server.server.port ?? 0)
 after(() => gate[Symbol.asyncDispose]())
-const agent = await LiveAgent.start(server, { clock, port: gate.port })
+const agent = await LiveAgent.start(server, {
+  clock,
+  port: gate.port,
+  settings: 'telemetry: { prometheus: { port: 0 } }',
+})
 after(() => agent[Symbol.asyncDispose]())
 const parent = await agent.ready()
 await server.createEntry({ parent, path: '/web', selectors: [ownSelector] })
@@ -36,6 +40,16 @@ function expiryOf({ svids }: X509SVIDResponse): number {
   const [leaf] = splitCertificates(svids[0]?.x509Svid ?? new Uint8Array())
   return leaf === undefined ? 0 : parseCertificate(leaf).notAfterSeconds
 }
+
+/** The value of a metric of the agent; undefined: it has none. */
+async function metric(series: string): Promise<number | undefined> {
+  const answer = await fetch(`http://127.0.0.1:${agent.agent.metricsPort}/metrics`)
+  const line = (await answer.text()).split('\n').find((one) => one.startsWith(`${series} `))
+  return line === undefined ? undefined : Number(line.slice(series.length))
+}
+
+const firstExpiry = 'assay_expiry_timestamp_seconds{what="workload-svid"}'
+const lastSync = 'assay_last_sync_timestamp_seconds'
 
 const x509 = () => new Taken((signal) => agent.workload.fetchX509SVID({}, { metadata, signal }))
 
@@ -58,6 +72,20 @@ test('R17 an agent whose server is away serves what it holds, never what has exp
   const expiresAt = expiryOf(first)
   assert.ok(expiresAt > nowSeconds() + 3500)
 
+  const syncedAt = (await metric(lastSync)) ?? 0
+  assert.ok(Math.abs(nowSeconds() - syncedAt) < 60)
+  assert.equal(await metric(firstExpiry), expiresAt)
+  assert.ok(Math.abs((await metric('assay_clock_offset_seconds')) ?? 99) < 1)
+  await eventually(async () => {
+    await clock.advance(Temporal.Duration.from({ milliseconds: 50 }))
+    return (await metric('assay_report_state{state="taken"}')) === 1 ? true : undefined
+  }, 'the report')
+  assert.ok(
+    nowSeconds() - ((await metric('assay_rotation_timestamp_seconds{what="agent-svid"}')) ?? 0) <
+      60,
+  )
+  assert.equal(await metric('assay_datastore_up'), undefined, 'an agent has no datastore')
+
   await t.test('for more than half of an SVID’s life workloads notice nothing', async () => {
     gate.shut()
     assert.ok(await stream.isSilentWhile(() => passTime(clock, 45)))
@@ -65,6 +93,10 @@ test('R17 an agent whose server is away serves what it holds, never what has exp
     const status = await agent.status()
     assert.equal(status.state, 'degraded')
     assert.match(status.detail, /no word of the server/)
+    assert.equal(await metric('assay_server_reachable'), 0)
+    assert.equal(await metric('assay_report_state{state="taken"}'), 0)
+    assert.equal(await metric(lastSync), syncedAt)
+    assert.equal(await metric(firstExpiry), expiresAt)
   })
 
   await t.test('when it expires streams end as UNAVAILABLE, and calls are refused so', async () => {
@@ -72,6 +104,7 @@ test('R17 an agent whose server is away serves what it holds, never what has exp
     while (nowSeconds() < expiresAt) await passTime(clock, 1)
     await ended
     await assert.rejects(fetchX509(), { code: 'unavailable', reason: 'x509-svid-unavailable' })
+    assert.equal(await metric(firstExpiry), undefined)
   })
 
   await t.test('once the server is back there is a new SVID within 30 s', async () => {

@@ -321,6 +321,11 @@ test('readiness and metrics are served over HTTP', async () => {
     'authorities',
     'server-svid',
   ])
+  await live.createEntry({
+    parent: parseSpiffeId('spiffe://example.org/node'),
+    path: '/counted/a',
+    selectors: ['unix:uid:1'],
+  })
   const metrics = await (await fetch(`http://127.0.0.1:${live.server.metricsPort}/metrics`)).text()
   assert.match(
     metrics,
@@ -331,4 +336,7 @@ test('readiness and metrics are served over HTTP', async () => {
     /assay_attestations_total\{kind="node",attestor="join_token",outcome="allowed",reason=""\} 1/,
   )
   assert.match(metrics, /assay_expiry_timestamp_seconds\{what="x509-ca"\} \d/)
+  assert.match(metrics, /assay_rotation_timestamp_seconds\{what="server-svid"\} \d/)
+  assert.match(metrics, /^assay_namespace_entries\{namespace="counted"\} 1$/m)
+  assert.doesNotMatch(metrics, /^assay_server_reachable /m, 'a server has no server')
 })

@@ -95,7 +95,7 @@ socket_path: server.sock
 key_manager: { ${options.keyManager ?? (keeps ? 'disk: {}' : 'memory: {}')} }
 node_attestors: { join_token: {} }
 health_checks: { bind_port: 0 }
-telemetry: { prometheus: { port: 0 } }
+telemetry: { prometheus: { port: 0 }, by_namespace: true }
 log_level: debug
 ${settings}
 `,

@@ -148,6 +148,11 @@ export class Identities {
     }
   }
 
+  /** When the first X.509-SVID that is held expires, Unix time; undefined: none is held. */
+  get firstExpiryMs(): number | undefined {
+    return this.#x509.firstExpiryMs
+  }
+
   /** A stream of the Workload API is open, until what it returns is disposed of. */
   deliver(verifies: Verifies, reader: Reader | undefined): Delivery {
     return this.#deliveries.open(verifies, reader)

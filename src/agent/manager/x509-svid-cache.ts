@@ -84,6 +84,11 @@ export class X509SvidCache {
     return this.#held.size
   }
 
+  /** When the first of those that are held expires, Unix time; undefined: none is held. */
+  get firstExpiryMs(): number | undefined {
+    return this.#expiries.nextMs()
+  }
+
   /** Those that are held. */
   *svids(): Generator<X509Svid> {
     for (const { svid } of this.#held.values()) if (svid !== undefined) yield svid
