@@ -147,3 +147,14 @@ test('Approvals remember so many wishes and no more', () => {
   approvals.deny(approvals.list()[0]?.id ?? '', alice)
   ask({ requester: bob })
 })
+
+test('Approvals.use() asks anew for what needs more than it did when it was agreed to', () => {
+  for (const more of [{ isPrivileged: true }, { needed: 2 }]) {
+    const { approvals, ask } = begin()
+    const id = ask()
+    approvals.approve(id, bob)
+    assert.notEqual(ask(more), id)
+    assert.equal(approvals.get(id), undefined)
+    assert.throws(() => approvals.use(wish(more)), { reason: 'approval-required' })
+  }
+})

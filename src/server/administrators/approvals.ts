@@ -88,10 +88,7 @@ export class Approvals {
    *   `approval-in-use`; `resource-exhausted`, reason `approvals-full`.
    */
   use(wish: Wish): ApprovedUse {
-    const known = this.list().find(
-      ({ hash, requester }) => hash === wish.hash && requester.key === wish.requester.key,
-    )
-    const approval = known ?? this.#remember(wish)
+    const approval = this.#known(wish) ?? this.#remember(wish)
     if (approval.state === 'denied') {
       // Told once; who asks again asks anew.
       this.#byId.delete(approval.id)
@@ -162,6 +159,18 @@ export class Approvals {
       return { ...approval, state: 'denied', deniedBy: person }
     }
     return this.#replace({ ...approval, state: 'denied', deniedBy: person })
+  }
+
+  /** What was asked for as something lesser, and has come to need more since, is asked for anew. */
+  #known(wish: Wish): Approval | undefined {
+    const known = this.list().find(
+      ({ hash, requester }) => hash === wish.hash && requester.key === wish.requester.key,
+    )
+    if (known === undefined || known.state === 'denied') return known
+    const isLess = known.needed < wish.needed || (wish.isPrivileged && !known.isPrivileged)
+    if (!isLess || this.#inUse.has(known.id)) return known
+    this.#byId.delete(known.id)
+    return undefined
   }
 
   #remember(wish: Wish): Approval {

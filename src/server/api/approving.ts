@@ -36,8 +36,13 @@ export function approving({
     if (traits?.reads || traits?.set === 'administrator') return next()
     const { request } = call
     const isPrivileged = await judge.givesRights(method, request)
-    const set = (await judge.countsAs(method, request)) ?? traits?.set
-    const count = isPrivileged ? most : agreeing(set, method, request)
+    const also = await judge.alsoCountsAs(method, request)
+    const count = isPrivileged
+      ? most
+      : Math.max(
+          agreeing(traits?.set, method, request),
+          also === undefined ? 1 : (needed[also] ?? 1),
+        )
     if (count === 1) return next()
     // A rotation that lost its stream says which one it goes on with.
     const asked = method === rotate ? { ...(request as object), predecessorId: '' } : request
@@ -59,13 +64,15 @@ export function approving({
     })
     notes.approval = use.approval.id
     notes.approvedBy = use.approval.approvers.map(({ name }) => name)
-    markApproved(context)
+    // What was agreed to as giving nobody rights must not give any when it comes to it.
+    if (isPrivileged) markApproved(context)
     let wentWell = false
     try {
       await next()
       wentWell = true
     } finally {
-      use.end(wentWell)
+      // A rotation that is over is over, also for who did not wait to be told.
+      use.end(wentWell || notes.details?.['step'] === 'done')
     }
   }
 

@@ -64,8 +64,17 @@ export class RequestJudge {
     }
   }
 
-  /** The set it counts as when that is another than its method's: evicting a banned node lets its TPM in again. */
-  async countsAs(method: string, request: unknown): Promise<'inventory' | undefined> {
+  /**
+   * The set it counts as beside its method's: evicting a banned node lets its TPM in again, and the alias of a join
+   * token is an entry, whose SVID the node can have.
+   */
+  async alsoCountsAs(
+    method: string,
+    request: unknown,
+  ): Promise<'inventory' | 'entries' | undefined> {
+    if (method === '/spire.api.server.agent.v1.Agent/CreateJoinToken') {
+      return (request as { readonly agentId?: IdMessage }).agentId && 'entries'
+    }
     if (method !== '/spire.api.server.agent.v1.Agent/DeleteAgent') return undefined
     const { id } = request as { readonly id?: IdMessage }
     if (id === undefined) return undefined
