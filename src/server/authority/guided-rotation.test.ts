@@ -14,6 +14,7 @@ import { AuthorityManager } from './authority-manager.ts'
 import type { RotationProgress, RotationWishes } from './guided-rotation.ts'
 import { type Dependents, type Holders, nobody, type Survey } from './holders.ts'
 import type { AuthorityKindName } from './journal.ts'
+import { maxOldAuthorities } from './rotator.ts'
 
 const patient: RotationWishes = {
   retire: false,
@@ -163,6 +164,59 @@ test('rotate() with force waits for nobody', async () => {
     'revoked',
     'done',
   ])
+})
+
+test('rotate() with force and without retire does not end early what somebody else has left to end', async () => {
+  const authorities = await openWithNodes()
+  const { manager, holders } = authorities
+  await issueOne(manager)
+  const none = holders.dependents_
+  holders.dependents_ = { ...none, nodes, svids: 9 }
+  const left = rotation(authorities, 'x509', retiring)
+  await left.pass(3)
+  assert.equal(left.last().step, 'replacing')
+  await left.abort()
+  const forced = rotation(authorities, 'x509', { ...patient, force: true })
+  await forced.pass(3)
+  assert.deepEqual(forced.names(), ['replacing'])
+  holders.dependents_ = none
+  await forced.pass(2)
+  await forced.finished
+})
+
+test('an authority whose key is in a token that is away is not activated', async () => {
+  const memory = newMemoryKeyManager()
+  let isUp = true
+  const keyManager = Object.assign(memory, {
+    place: (id: string) =>
+      memory.key(id) && { where: 'the second token', isUp, isGivenUp: false, hasOther: false },
+  })
+  const authorities = await openAuthorities({ keyManager })
+  const { manager } = authorities
+  const first = byState(manager, 'x509', 'active')
+  const { authorityId } = await manager.prepare('x509')
+  isUp = false
+  await assert.rejects(manager.activate('x509', authorityId), {
+    code: 'unavailable',
+    reason: 'key-manager-down',
+    message: /in the second token; bring that back, or prepare another one/,
+  })
+  assert.equal(byState(manager, 'x509', 'active')?.authorityId, first?.authorityId)
+  isUp = true
+  await manager.activate('x509', authorityId)
+})
+
+test('no more authorities are made by hand than the journal has room for', async () => {
+  const authorities = await openAuthorities()
+  const { manager } = authorities
+  for (let made = 0; made <= maxOldAuthorities; made++) await manager.prepare('x509')
+  await assert.rejects(manager.prepare('x509'), {
+    code: 'failed-precondition',
+    reason: 'too-many-authorities',
+  })
+  manager[Symbol.dispose]()
+  const again = await AuthorityManager.open(authorities)
+  assert.equal(again.states('x509').length, maxOldAuthorities + 2)
 })
 
 test('rotate() with a time activates then, neither earlier nor later', async () => {

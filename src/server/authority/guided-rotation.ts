@@ -215,10 +215,12 @@ export class GuidedRotation {
   async #retirePredecessor(
     rotation: RotationRecord,
     active: IssuedRecord,
-    { force }: RotationWishes,
+    { force, retire }: RotationWishes,
   ): Promise<RotationProgress> {
     const { records } = this.#context
     const { predecessorId } = rotation
+    // Who only wants another authority to sign does not end what somebody else has left to end in its time.
+    const isForced = force && retire
     const predecessor = records.old.find(({ issued }) => issued.authorityId === predecessorId)
     const published = publishedAuthority(this.#context, predecessorId)
     if (!rotation.retire || predecessor === undefined || published === undefined) {
@@ -230,7 +232,7 @@ export class GuidedRotation {
       return this.#progress(rotation, 'tainted')
     }
     const remains = this.#remains(predecessor)
-    if (!force && !this.#hasSettled('replacing', remains === undefined)) {
+    if (!isForced && !this.#hasSettled('replacing', remains === undefined)) {
       return this.#progress(rotation, 'replacing', remains ?? {})
     }
     await revokeAuthority(this.#context, predecessorId)

@@ -83,7 +83,8 @@ export const emptyJournal: AuthorityJournal = {
 
 /** 1: without `rotations` and `signedUntilSeconds`. */
 const version = 2
-const maxCharacters = 2 ** 20
+/** Room for as many old authorities as there may be, with post-quantum keys and the certificates above them. */
+const maxCharacters = 2 ** 24
 
 /** The document {@link parseJournal} reads. */
 export function encodeJournal(journal: AuthorityJournal): string {

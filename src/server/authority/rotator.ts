@@ -16,6 +16,12 @@ import {
   shouldPrepare,
 } from './slot.ts'
 
+/**
+ * How many old authorities of a kind there may be before none is made by hand: the journal and the bundle have all of
+ * them, and must stay small enough to be read. By the time of day there are never more than a few.
+ */
+export const maxOldAuthorities = 128
+
 /** The authority that signs now. */
 export interface ActiveAuthority {
   readonly issued: IssuedAuthority
@@ -83,8 +89,25 @@ export class AuthorityRotator {
     return sequenceNumber
   }
 
-  /** Makes a successor now. One that was prepared before and has never signed becomes old. */
+  /**
+   * Makes a successor now. One that was prepared before and has never signed becomes old.
+   *
+   * @throws AssayError `failed-precondition`, reason `too-many-authorities`, while {@link maxOldAuthorities} are old.
+   */
   async prepare(): Promise<void> {
+    const { kind, records } = this.#context
+    const { length } = records.old
+    if (length >= maxOldAuthorities) {
+      throw new AssayError(
+        'failed-precondition',
+        `cannot prepare another ${kind.title}: ${length} old ones are in the bundle; taint and revoke some, or wait until they have expired`,
+        { reason: 'too-many-authorities' },
+      )
+    }
+    await this.#prepare()
+  }
+
+  async #prepare(): Promise<void> {
     this.#checkKeyManager()
     if (this.#context.records.preparing === undefined) await this.#begin()
     await this.#finishPreparation()
@@ -108,6 +131,14 @@ export class AuthorityRotator {
       throw refuse('invalid-argument', `${prepared.issued.authorityId} is the prepared one`)
     }
     this.#checkKeyManager()
+    const place = this.#keyManager.place?.(prepared.keyId)
+    if (place?.isUp === false) {
+      throw new AssayError(
+        'unavailable',
+        `cannot activate ${authorityId} (${kind.title}): its key does not sign, in ${place.where}; bring that back, or prepare another one with 'assay authority prepare'`,
+        { reason: 'key-manager-down' },
+      )
+    }
     await this.#activate(prepared)
   }
 
@@ -212,7 +243,7 @@ export class AuthorityRotator {
     const isOutdated = active !== undefined && kind.isOutdated(active.issued)
     if (active === undefined) {
       const isReady = records.prepared !== undefined && !this.#isAway(records.prepared.keyId)
-      if (!isReady) await this.prepare()
+      if (!isReady) await this.#prepare()
     } else {
       if (await this.#promoted(active, now)) return
       const isKnown = this.#keyManager.key(active.keyId) !== undefined
@@ -223,7 +254,7 @@ export class AuthorityRotator {
         !kind.isOutdated(records.prepared.issued) &&
         !(isTime && this.#isStale(records.prepared, now)) &&
         !(shouldActivate(active.issued, now) && this.#isAway(records.prepared.keyId))
-      if (!isReady && (isTime || isOutdated)) await this.prepare()
+      if (!isReady && (isTime || isOutdated)) await this.#prepare()
     }
     const { prepared } = records
     if (prepared === undefined || this.#isAway(prepared.keyId)) return
@@ -236,7 +267,7 @@ export class AuthorityRotator {
   async #keepReady(): Promise<void> {
     const { active, prepared } = this.#context.records
     if (active === undefined || prepared !== undefined) return
-    if (this.#keyManager.place?.(active.keyId)?.hasOther === true) await this.prepare()
+    if (this.#keyManager.place?.(active.keyId)?.hasOther === true) await this.#prepare()
   }
 
   /** It was kept ready for so long that it would have to be replaced as soon as it signs. */
