@@ -203,3 +203,17 @@ test('onChange() tells of what nodes report and take, and prune() forgets those 
   records.set(a, record)
   assert.deepEqual(holdings.survey(1n).lacking, [b, a])
 })
+
+test('prune() forgets SVIDs that have expired', async () => {
+  const { holdings, advance, nowSeconds } = newHoldings([a])
+  const [authorityId, sinceSeconds] = ['aa', nowSeconds()]
+  const known = () => holdings.dependents({ authorityId, sinceSeconds }).svids
+  holdings.handedOut(a, { entryId: 'one', authorityId, expiresAtSeconds: sinceSeconds + 10 })
+  holdings.handedOut(a, { entryId: 'two', authorityId, expiresAtSeconds: sinceSeconds + 30 })
+  await advance(20)
+  holdings.prune()
+  assert.equal(known(), 1)
+  // Only what is kept comes back when the clock does.
+  await advance(-15)
+  assert.equal(known(), 1)
+})

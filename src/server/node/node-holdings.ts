@@ -187,12 +187,15 @@ export class NodeHoldings implements Holders {
     return { [Symbol.dispose]: () => void this.#listeners.delete(own) }
   }
 
-  /** Forgets nodes that are no more. */
+  /** Forgets nodes that are no more, and SVIDs that have expired. */
   prune(): void {
-    for (const agentId of this.#holdings.keys()) {
-      if (this.#options.nodes.node(agentId) === undefined) this.#holdings.delete(agentId)
-    }
     const nowSeconds = this.#nowSeconds()
+    for (const [agentId, { handedOut }] of this.#holdings) {
+      if (this.#options.nodes.node(agentId) === undefined) this.#holdings.delete(agentId)
+      for (const [entryId, { expiresAtSeconds }] of handedOut) {
+        if (expiresAtSeconds <= nowSeconds) handedOut.delete(entryId)
+      }
+    }
     for (const [authorityId, untilSeconds] of this.#minted) {
       if (untilSeconds <= nowSeconds) this.#minted.delete(authorityId)
     }
