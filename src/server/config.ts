@@ -280,7 +280,9 @@ export const serverConfigSchema = object({
     svids: agreeing(),
     authorities: agreeing(),
     server: agreeing(),
-    backup: agreeing().describe('A backup has every join token in it that was not used.'),
+    backup: agreeing().describe(
+      'A backup holds everything but keys and join tokens: entries, nodes, inventory, bundles.',
+    ),
   })
     .default({})
     .describe(
