@@ -111,6 +111,28 @@ test('openAlternativeKeys() with an HSM that cannot seal says so, loudly and in 
   assert.ok((await open(file.path, cannot)).get('x509-ca/A/1'))
 })
 
+test('openAlternativeKeys() keeps what is not sealed while it waits for what is', async () => {
+  await using file = await newFile()
+  const plain = await (await open(file.path)).generate('x509-ca/A/1', 'ml-dsa-44')
+  const read = async (path: string) => JSON.parse(await readFile(path, 'utf8'))
+  const first = await read(file.path)
+  await using other = await newFile()
+  await (await open(other.path, sealerOf(1))).generate('x509-ca/B/1', 'ml-dsa-44')
+  const both = { ...first, keys: { ...first.keys, ...(await read(other.path)).keys } }
+  await writeFile(file.path, JSON.stringify(both))
+  let isAway = true
+  const keys = await open(file.path, {
+    ...sealerOf(1),
+    async unseal(name, sealed) {
+      if (isAway) throw new AssayError('unavailable', 'the hsm is away')
+      return await sealerOf(1).unseal(name, sealed)
+    },
+  })
+  isAway = false
+  await keys.unlock()
+  assert.deepEqual(keys.get('x509-ca/A/1')?.publicKey, plain.publicKey)
+})
+
 test('openAlternativeKeys() seals what was written without a sealer as soon as it is written again', async () => {
   await using file = await newFile()
   const made = await (await open(file.path)).generate('x509-ca/A/1', 'ml-dsa-44')

@@ -145,7 +145,8 @@ class SoftwareAlternativeKeys implements AlternativeKeys {
     const held = new Map<string, Held>()
     try {
       for (const [id, { parameterSet, isSealed, bytes }] of this.#stored) {
-        const seed = isSealed && this.#sealer ? await this.#sealer.unseal(id, bytes) : bytes
+        // What is held is wiped only once nothing can fail any more: it is all there is to try again with.
+        const seed = isSealed && this.#sealer ? await this.#sealer.unseal(id, bytes) : bytes.slice()
         held.set(id, hold(id, pairOf(id, { parameterSet, seed })))
         seed.fill(0)
       }
@@ -154,6 +155,7 @@ class SoftwareAlternativeKeys implements AlternativeKeys {
       throw error
     }
     if (this.#stored.size > 0) this.#keys = held
+    for (const { bytes } of this.#stored.values()) bytes.fill(0)
     this.#stored = new Map()
   }
 

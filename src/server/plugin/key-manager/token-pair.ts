@@ -144,8 +144,9 @@ function newPairSealer(first: Sealer, second: Sealer, isFirstUp: () => boolean):
       } catch (error) {
         try {
           return await second.unseal(name, sealed)
-        } catch {
-          throw error
+        } catch (other) {
+          // The one that is away may be the one that sealed it.
+          throw other instanceof AssayError && other.code === 'unavailable' ? other : error
         }
       }
     },
