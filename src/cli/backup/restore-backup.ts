@@ -1,5 +1,5 @@
 import { constants, existsSync } from 'node:fs'
-import { chown, mkdir, open, rename, rm, stat } from 'node:fs/promises'
+import { chown, lchown, mkdir, open, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import process from 'node:process'
 import type { Clock } from '#base/clock.ts'
@@ -160,11 +160,14 @@ async function makeDataDirectory(directory: string): Promise<void> {
   }
 }
 
-/** Restored by root, the files are the server's all the same. */
+/**
+ * Restored by root, the files are the server's all the same. What the server's user puts in their places meanwhile is
+ * not followed anywhere.
+ */
 async function giveToOwner(directory: string, files: readonly string[]): Promise<void> {
   if (process.geteuid?.() !== 0) return
   const { uid, gid } = await stat(directory)
-  for (const file of files) await chown(file, uid, gid)
+  for (const file of files) await lchown(file, uid, gid)
 }
 
 async function putAside(files: readonly string[], clock: Clock): Promise<readonly string[]> {

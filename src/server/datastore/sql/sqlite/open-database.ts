@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, mkdirSync, openSync, statSync } from 'node:fs'
+import { chmodSync, closeSync, constants, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { AssayError, messageOf } from '#base/errors.ts'
@@ -81,7 +81,9 @@ function makePrivateFile(path: string, log: Log): void {
 /** Keeps other servers out of the database at `path` until it is disposed of. @throws AssayError `datastore-locked`. */
 export function lock(path: string): Disposable {
   const held = `${path}.lock`
-  closeSync(openSync(held, 'a', 0o600))
+  const { O_WRONLY, O_CREAT, O_NOFOLLOW } = constants
+  // Root restores into a directory of the server's user, who must not have it make a file somewhere else.
+  closeSync(openSync(held, O_WRONLY | O_CREAT | O_NOFOLLOW, 0o600))
   const database = new DatabaseSync(held, { timeout: 0 })
   try {
     database.exec('BEGIN EXCLUSIVE')
