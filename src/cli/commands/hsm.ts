@@ -72,7 +72,8 @@ function dependents(key: Key, now: number): string {
 function printKeys(context: CommandContext, status: Status): void {
   const now = nowSeconds(context)
   // One token needs no column: it stands above.
-  const isSpread = new Set(status.keys.map(({ where }) => where)).size > 1
+  const places = new Set(status.keys.map(({ where }) => where).filter((where) => where !== ''))
+  const isSpread = places.size > 1
   const rows = status.keys.map((key) => [
     key.id,
     ...(isSpread ? [key.where] : []),
