@@ -13,6 +13,7 @@ import type { JWTSVID } from '#rpc/gen/spire/api/types/jwtsvid.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { CertificateAuthority, IssuedJwtSvid } from '../ca/certificate-authority.ts'
 import { coveredByWildcard } from '../entry/dns-name.ts'
 import type { NodeHoldings } from '../node/node-holdings.ts'
@@ -35,7 +36,8 @@ export interface SvidServiceDependencies {
   readonly trustDomain: TrustDomain
   readonly entries: EntriesOfAgents
   readonly authority: CertificateAuthority
-  readonly holdings: Pick<NodeHoldings, 'handedOut' | 'minted'>
+  readonly authorities: Pick<AuthorityManager, 'noteMinted'>
+  readonly holdings: Pick<NodeHoldings, 'handedOut'>
   readonly guard: Guard
 }
 
@@ -44,7 +46,7 @@ const turnSize = 8
 
 /** `spire.api.server.svid.v1.SVID`: signs for agents what their entries say, and for operators anything. */
 export function newSvidService(dependencies: SvidServiceDependencies) {
-  const { trustDomain, entries, authority, holdings, guard } = dependencies
+  const { trustDomain, entries, authority, authorities, holdings, guard } = dependencies
   return {
     async batchNewX509SVID({ params }: BatchNewX509SVIDRequest, context: CallContext) {
       if (params.length > maxItems) throw malformed('batch', `more than ${maxItems} items`)
@@ -93,7 +95,7 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
         dnsNames: csr.dnsNames,
         ttlSeconds: ttl,
       })
-      holdings.minted(svid.authorityId, svid.expiresAtSeconds)
+      await authorities.noteMinted(svid.authorityId, svid.expiresAtSeconds)
       notesOf(context).subject = svid.spiffeId
       notesOf(context).details = {
         serialNumber: svid.serialNumber,

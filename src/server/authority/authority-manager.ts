@@ -291,6 +291,12 @@ export class AuthorityManager implements Disposable {
     }
   }
 
+  /** An X.509-SVID was signed for an operator. It is remembered for good before this returns. */
+  async noteMinted(authorityId: string, untilSeconds: number): Promise<void> {
+    const { records } = this.#kinds.x509.context
+    await this.#exclusively(() => records.noteMinted(authorityId, untilSeconds))
+  }
+
   /** Of the bundle that the server gives out now. */
   bundleSequenceNumber(): bigint {
     return this.#bundle.present.sequenceNumber

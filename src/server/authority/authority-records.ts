@@ -56,6 +56,16 @@ export class AuthorityRecords {
     return Math.max(signedUntilSeconds, this.#signedUntil.of(keyId))
   }
 
+  /** An SVID that expires then was signed for an operator. */
+  async noteMinted(authorityId: string, untilSeconds: number): Promise<void> {
+    const isNews = ({ issued, mintedUntilSeconds = 0 }: AuthorityRecord): boolean =>
+      issued?.authorityId === authorityId && mintedUntilSeconds < untilSeconds
+    if (!this.all.some(isNews)) return
+    await this.update((record) =>
+      isNews(record) ? { ...record, mintedUntilSeconds: untilSeconds } : record,
+    )
+  }
+
   /** The rotation that an operator has asked for. */
   get rotation(): RotationRecord | undefined {
     return this.#journal.value.rotations[this.#kind]

@@ -241,7 +241,7 @@ test('rotate() with retire ends the predecessor when nothing of it is in use', a
   assert.ok(first)
   await issueOne(manager)
   const none = holders.dependents_
-  holders.dependents_ = { ...none, nodes, svids: 3, server: true, mintedUntilSeconds: 0 }
+  holders.dependents_ = { ...none, nodes, svids: 3, server: true }
   const running = rotation(authorities, 'x509', retiring)
   await running.pass(3)
   assert.deepEqual(running.names().slice(-3), ['activated', 'tainted', 'replacing'])
@@ -278,6 +278,27 @@ test('rotate() with retire waits for the last JWT-SVID of the predecessor to exp
   await clock.advance(seconds(expiresAt - nowSeconds() - 2))
   assert.equal(running.last().step, 'replacing')
   await running.pass(5)
+  await running.finished
+})
+
+test('rotate() with retire waits for an SVID that was minted by hand, also after a restart', async () => {
+  const before = await openWithNodes()
+  const { clock, nowSeconds } = before
+  await issueOne(before.manager)
+  const { authorityId = '' } = byState(before.manager, 'x509', 'active') ?? {}
+  const until = nowSeconds() + 30
+  await before.manager.noteMinted(authorityId, until)
+  await before.manager.noteMinted(authorityId, until - 10)
+  await before.manager.noteMinted('of somebody else', until + 10)
+  before.manager[Symbol.dispose]()
+  const manager = await AuthorityManager.open(before)
+  const running = rotation({ manager, clock }, 'x509', retiring)
+  await running.pass(3)
+  assert.equal(running.last().step, 'replacing')
+  assert.match(running.last().detail, /minted by hand/)
+  await clock.advance(seconds(until - nowSeconds() - 1))
+  assert.equal(running.last().step, 'replacing')
+  await running.pass(3)
   await running.finished
 })
 

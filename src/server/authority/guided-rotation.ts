@@ -251,7 +251,8 @@ export class GuidedRotation {
     }
     const found = this.#holders.dependents({ authorityId, sinceSeconds: issuedAtSeconds })
     const waitingFor = [...found.nodes, ...found.unknown]
-    if (waitingFor.length === 0 && !found.server && found.mintedUntilSeconds === 0) return undefined
+    const isMinted = (record.mintedUntilSeconds ?? 0) > this.#nowMs() / 1000
+    if (waitingFor.length === 0 && !found.server && !isMinted) return undefined
     this.#mostDependents = Math.max(this.#mostDependents, waitingFor.length)
     return {
       nodes: this.#mostDependents,
@@ -259,7 +260,7 @@ export class GuidedRotation {
       waitingFor,
       svids: found.svids,
       untilSeconds,
-      detail: describe(found),
+      detail: describe(found, isMinted),
     }
   }
 
@@ -311,12 +312,12 @@ export class GuidedRotation {
   }
 }
 
-function describe({ server, unknown, mintedUntilSeconds }: Dependents): string {
+function describe({ server, unknown }: Dependents, isMinted: boolean): string {
   const reasons: string[] = []
   if (server) reasons.push('the server still shows an SVID of it')
   if (unknown.length > 0) {
     reasons.push(`${unknown.length} nodes have not said what they hold since the server started`)
   }
-  if (mintedUntilSeconds > 0) reasons.push('an SVID that was minted by hand is valid until then')
+  if (isMinted) reasons.push('an SVID that was minted by hand is valid until then')
   return reasons.join('; ')
 }

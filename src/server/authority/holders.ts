@@ -20,8 +20,6 @@ export interface Dependents {
   readonly unknown: readonly SpiffeId[]
   /** Whether the server itself still shows one. */
   readonly server: boolean
-  /** Unix time at which the last SVID expires that an operator had minted and nobody replaces. Zero: none. */
-  readonly mintedUntilSeconds: number
 }
 
 /** What the rest of the trust domain holds, as far as the server knows. Everything is answered from memory. */
@@ -37,6 +35,6 @@ export interface Holders {
 /** For a trust domain that has no nodes yet. */
 export const nobody: Holders = {
   survey: () => ({ live: 0, lacking: [], away: 0 }),
-  dependents: () => ({ nodes: [], svids: 0, unknown: [], server: false, mintedUntilSeconds: 0 }),
+  dependents: () => ({ nodes: [], svids: 0, unknown: [], server: false }),
   onChange: () => ({ [Symbol.dispose]() {} }),
 }

@@ -18,7 +18,7 @@ const record = {
 const journal: AuthorityJournal = {
   newestIssueSeconds: 15,
   x509: [
-    { ...record, state: 'old', issued },
+    { ...record, mintedUntilSeconds: 13, state: 'old', issued },
     { ...record, keyId: 'k2', state: 'active', issued },
     { ...record, keyId: 'k3', slot: 'B', state: 'prepared', issued },
   ],

@@ -32,6 +32,8 @@ interface RecordHead {
   readonly startedAtSeconds: number
   /** Unix time at which the last of what it signed expires, as far as it was noted. Zero: it has signed nothing. */
   readonly signedUntilSeconds: number
+  /** The same of X.509-SVIDs that were signed for operators, whom nobody asks to replace them. Undefined: none. */
+  readonly mintedUntilSeconds?: number
 }
 
 /** An authority that is being made. Its key may exist, it may be in the bundle: making it again comes to the same. */
@@ -178,6 +180,7 @@ function readRecord(value: unknown, where: string): AuthorityRecord {
     'keyType',
     'startedAtSeconds',
     'signedUntilSeconds',
+    'mintedUntilSeconds',
     'state',
     'issued',
   ])
@@ -191,6 +194,9 @@ function readRecord(value: unknown, where: string): AuthorityRecord {
     ),
     startedAtSeconds: seconds(record.startedAtSeconds, `${where}.startedAtSeconds`),
     signedUntilSeconds: seconds(record.signedUntilSeconds ?? 0, `${where}.signedUntilSeconds`),
+    ...(record.mintedUntilSeconds !== undefined && {
+      mintedUntilSeconds: seconds(record.mintedUntilSeconds, `${where}.mintedUntilSeconds`),
+    }),
   }
   const state = oneOf(record.state, ['preparing', 'prepared', 'active', 'old'], `${where}.state`)
   const issued =

@@ -132,7 +132,7 @@ test('dependents() counts what is reported, until it expires, also of a node tha
   holdings.report(b, { bundleSequenceNumber: 1n, authorities: [{ ...use, authorityId: 'bb' }] })
   assert.deepEqual(
     { ...holdings.dependents(of), unknown: [] },
-    { nodes: [a], svids: 3, unknown: [], server: false, mintedUntilSeconds: 0 },
+    { nodes: [a], svids: 3, unknown: [], server: false },
   )
   await advance(1.5 * hour)
   assert.deepEqual(holdings.dependents(of).nodes, [a], 'its workloads may outlive its own SVID')
@@ -172,18 +172,13 @@ test('dependents() does not know what was handed out before the start', async ()
   assert.deepEqual(holdings.dependents(of).unknown, [], 'it has nothing that is valid')
 })
 
-test('dependents() has the server itself, and what an operator had minted', async () => {
-  const { holdings, advance, nowSeconds } = newHoldings([])
+test('dependents() has the server itself', () => {
+  const { holdings, nowSeconds } = newHoldings([])
   const of = { authorityId: 'aa', sinceSeconds: nowSeconds() }
   holdings.serverUses('aa')
-  holdings.minted('aa', nowSeconds() + 20)
-  holdings.minted('aa', nowSeconds() + 10)
   assert.equal(holdings.dependents(of).server, true)
-  assert.equal(holdings.dependents(of).mintedUntilSeconds, nowSeconds() + 20)
   holdings.serverUses('bb')
-  await advance(20)
   assert.equal(holdings.dependents(of).server, false)
-  assert.equal(holdings.dependents(of).mintedUntilSeconds, 0)
 })
 
 test('onChange() tells of what nodes report and take, and prune() forgets those that are gone', () => {

@@ -73,7 +73,6 @@ export class NodeHoldings implements Holders {
   readonly #options: NodeHoldingsOptions
   readonly #startedAtSeconds: number
   readonly #holdings = new Map<SpiffeId, Holding>()
-  readonly #minted = new Map<string, number>()
   readonly #listeners = new Set<() => void>()
   #serverAuthorityId = ''
 
@@ -109,12 +108,6 @@ export class NodeHoldings implements Holders {
     if (holding.report !== undefined) return
     holding.handedOut.set(svid.entryId, svid)
     this.#tell()
-  }
-
-  /** An SVID was signed for an operator, who is not asked to replace it. */
-  minted(authorityId: string, expiresAtSeconds: number): void {
-    const known = this.#minted.get(authorityId) ?? 0
-    if (expiresAtSeconds > known) this.#minted.set(authorityId, expiresAtSeconds)
   }
 
   /** The server shows an SVID of this authority from now on. */
@@ -170,13 +163,11 @@ export class NodeHoldings implements Holders {
         unknown.push(agentId)
       }
     }
-    const mintedUntilSeconds = this.#minted.get(authorityId) ?? 0
     return {
       nodes,
       svids,
       unknown,
       server: this.#serverAuthorityId === authorityId,
-      mintedUntilSeconds: mintedUntilSeconds > nowSeconds ? mintedUntilSeconds : 0,
     }
   }
 
@@ -195,9 +186,6 @@ export class NodeHoldings implements Holders {
       for (const [entryId, { expiresAtSeconds }] of handedOut) {
         if (expiresAtSeconds <= nowSeconds) handedOut.delete(entryId)
       }
-    }
-    for (const [authorityId, untilSeconds] of this.#minted) {
-      if (untilSeconds <= nowSeconds) this.#minted.delete(authorityId)
     }
   }
 
