@@ -25,25 +25,28 @@ export async function checkOutputs(paths: readonly string[]): Promise<void> {
 /** Writes all files, durably, or none: whoever finds one of them finds it whole. */
 export async function writeOutputs(files: ReadonlyMap<string, Uint8Array>): Promise<void> {
   const temporary = (path: string): string => `${path}.new`
-  const renamed: string[] = []
+  /** What is there by our doing: what stood in the way stays. */
+  const made = new Set<string>()
   try {
     for (const [path, content] of files) {
       await using file = await open(temporary(path), 'wx', 0o644)
+      made.add(temporary(path))
       await file.writeFile(content)
       await file.sync()
     }
     for (const path of files.keys()) {
       await rename(temporary(path), path)
-      renamed.push(path)
+      made.delete(temporary(path))
+      made.add(path)
     }
     for (const folder of new Set([...files.keys()].map((path) => dirname(path)))) {
       await using handle = await open(folder, constants.O_RDONLY | constants.O_DIRECTORY)
       await handle.sync()
     }
   } catch (cause) {
-    for (const path of files.keys()) {
-      await unlink(renamed.includes(path) ? path : temporary(path)).catch(() => {
-        // It may never have been there.
+    for (const path of made) {
+      await unlink(path).catch(() => {
+        // Whoever took it away has done it already.
       })
     }
     throw new AssayError('unavailable', `cannot write the outputs: ${messageOf(cause)}`, {
