@@ -124,6 +124,7 @@ const parts: readonly Part[] = [
   tests('architecture', ['test/architecture/*.test.ts']),
   tests('unit', ['src/**/*.test.ts', 'packages/**/*.test.ts']),
   tests('contract', ['test/contract/**/*.test.ts']),
+  tests('documents', ['test/documents/**/*.test.ts']),
   tests('swtpm', ['test/swtpm/**/*.test.ts']),
   tests('softhsm', ['test/softhsm/**/*.test.ts']),
   tests('fault', ['test/fault/**/*.test.ts'], 1),

@@ -56,6 +56,9 @@ const help = {
     '1 for what has become of the agent’s report of what it holds, 0 for the others: see the documentation.',
 } as const
 
+/** Of every metric of ours; `process_*` and `nodejs_*` come on top. */
+export const metricNames = Object.keys(help) as readonly (keyof typeof help)[]
+
 /** Seconds; from a token in memory to one that is given up. */
 const signatureBuckets = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
