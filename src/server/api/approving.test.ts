@@ -40,7 +40,7 @@ function begin(needed: NeededApprovals) {
   const approve = (): void => {
     for (const { id: of } of approvals.list()) approvals.approve(of, { key: 'b', name: 'bob' })
   }
-  return { call, approve, privileged }
+  return { call, approve, privileged, approvals }
 }
 
 const required = { reason: 'approval-required' }
@@ -78,4 +78,11 @@ test('an approved rotation that is over is not begun again by who did not wait f
   await assert.rejects(call(rotate, request, leaveAt('activated')), /has gone/)
   await assert.rejects(call(rotate, request, leaveAt('done')), /has gone/)
   await assert.rejects(call(rotate, request), required)
+})
+
+test('a request is shown as what is approved, and nothing that is left open', async () => {
+  const { call, approvals } = begin({ authorities: 2 })
+  const request = { kind: 'x509', retire: false, force: false, predecessorId: 'only-this-one' }
+  await assert.rejects(call(rotate, request), required)
+  assert.doesNotMatch(approvals.list()[0]?.request ?? '', /only-this-one/)
 })

@@ -56,7 +56,7 @@ export function approving({
       method,
       hash,
       what,
-      request: requestForPeople(request),
+      request: requestForPeople(asked),
       requester: personOf(context),
       needed: count - 1,
       isPrivileged,
