@@ -27,6 +27,35 @@ const refuses = (document: unknown, why: string): void =>
     },
   )
 
+test("parseEntryDocument() reads what SPIRE's command line prints of entries it has", () => {
+  const printed = {
+    id: 'web',
+    spiffe_id: { trust_domain: 'example.org', path: '/web' },
+    parent_id: { trust_domain: 'example.org', path: '/node' },
+    selectors: [{ type: 'unix', value: 'uid:1000' }],
+    x509_svid_ttl: 60,
+    jwt_svid_ttl: 0,
+    federates_with: [],
+    dns_names: [],
+    hint: '',
+    expires_at: '1769860800',
+    created_at: '1769860700',
+    revision_number: '3',
+    admin: false,
+    downstream: false,
+    store_svid: false,
+  }
+  const [entry] = parse({ entries: [printed], next_page_token: '' })
+  assert.deepEqual(entry?.spiffeId, id)
+  assert.deepEqual(entry.parentId, parent)
+  assert.equal(entry.expiresAt, 1769860800)
+  assert.equal(entry.x509SvidTtl, 60)
+  refuses(
+    { entries: [{ ...printed, spiffe_id: { trust_domain: 'example.org' } }] },
+    'entry 1: spiffe_id: it must be text',
+  )
+})
+
 test("parseEntryDocument() reads SPIRE's form", () => {
   const [entry] = parse({
     entries: [

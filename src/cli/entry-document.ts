@@ -12,8 +12,8 @@ const ignored: Reader = () => ({})
 const readers: Readonly<Record<string, Reader>> = {
   id: (value) => ({ id: text(value) }),
   entry_id: (value) => ({ id: text(value) }),
-  spiffe_id: (value) => ({ spiffeId: wireId(text(value)) }),
-  parent_id: (value) => ({ parentId: wireId(text(value)) }),
+  spiffe_id: (value) => ({ spiffeId: wireId(idText(value)) }),
+  parent_id: (value) => ({ parentId: wireId(idText(value)) }),
   selectors: (value) => ({ selectors: wireSelectors(list(value).map(selectorText)) }),
   x509_svid_ttl: (value) => ({ x509SvidTtl: wholeNumber(value) }),
   jwt_svid_ttl: (value) => ({ jwtSvidTtl: wholeNumber(value) }),
@@ -38,8 +38,9 @@ const attributes: Readonly<Record<string, 'disableX509SvidPrefetch' | 'jwtSvidIn
 const keys = [...Object.keys(readers), ...Object.keys(attributes)]
 
 /**
- * Reads entries: SPIRE's `{"entries": [{"spiffe_id": …, "parent_id": …, "selectors": [{"type", "value"}]}]}`, or
- * the list that `assay entry list --json` prints. Selectors may be text too, `unix:uid:1000`.
+ * Reads entries: SPIRE's `{"entries": [{"spiffe_id": …, "parent_id": …, "selectors": [{"type", "value"}]}]}`, what
+ * `spire-server entry show -output json` prints, or the list that `assay entry list --json` prints. Selectors may be
+ * text too, `unix:uid:1000`.
  *
  * @param name of the file, for messages.
  * @throws AssayError `invalid-argument` that says which entry is wrong and why.
@@ -114,14 +115,21 @@ function wholeNumber(value: unknown): number {
   throw new SyntaxError('it must be a whole number')
 }
 
-/** Unix time of RFC 3339 or a number. */
+/** Unix time of RFC 3339 or a number; SPIRE's command line prints that as text. */
 function time(value: unknown): number {
   if (typeof value !== 'string') return wholeNumber(value)
+  if (/^\d{1,15}$/.test(value)) return Number(value)
   try {
     return Math.floor(Temporal.Instant.from(value).epochMilliseconds / 1000)
   } catch (cause) {
     throw new SyntaxError(`'${value}' is no time; write it like 2026-01-31T12:00:00Z`, { cause })
   }
+}
+
+/** An ID is text or, as SPIRE's command line prints it, `{"trust_domain", "path"}`. */
+function idText(value: unknown): string {
+  if (!isRecord(value)) return text(value)
+  return `spiffe://${text(value['trust_domain'])}${text(value['path'])}`
 }
 
 function selectorText(value: unknown): string {
