@@ -313,6 +313,11 @@ export const serverConfigSchema = object({
     .describe(
       'Over how long agents spread the replacement of SVIDs when their authority is tainted, so that a large fleet does not ask all at once. `0s`: every agent asks at once.',
     ),
+  propagation_delay: duration({ min: '0s', max: '24h' })
+    .default('60s')
+    .describe(
+      'How long a new authority is in the bundle at least before it signs, for verifiers that no agent answers for: programs that read the bundle from a file, other trust domains. A twelfth of ca_ttl at most.',
+    ),
   prune_attested_nodes_expired_for: duration({ min: '1m' })
     .optional()
     .describe(

@@ -332,6 +332,7 @@ async function openParts(
       jwtKeyType: config.jwt_key_type,
       pqParameterSet: pqParameterSet(config),
       caSubject: caSubject(config.ca_subject),
+      propagationDelaySeconds: config.propagation_delay,
       refreshHintSeconds: 300,
       svidDefaults: {
         x509SvidTtlSeconds: config.default_x509_svid_ttl,

@@ -37,6 +37,7 @@ export function authorityOptions(
     pqParameterSet: undefined,
     jwtKeyType: 'ec-p256',
     caSubject: defaultCaSubject,
+    propagationDelaySeconds: 60,
     refreshHintSeconds: 300,
     svidDefaults: {
       x509SvidTtlSeconds: hour,

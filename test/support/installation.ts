@@ -164,6 +164,7 @@ export class Installation implements AsyncDisposable {
       this.at('server.yaml'),
       `trust_domain: ${this.trustDomain}
 data_dir: ${this.at('server')}
+propagation_delay: 0s
 bind_address: 127.0.0.1
 bind_port: ${this.#serverPort}
 socket_path: ${this.at('server.sock')}

@@ -89,6 +89,7 @@ export class LiveServer implements AsyncDisposable {
       `
 trust_domain: ${options.trustDomain ?? trustDomain}
 data_dir: data
+propagation_delay: 0s
 bind_address: 127.0.0.1
 bind_port: 0
 socket_path: server.sock

@@ -38,7 +38,7 @@ const record = (progress: RotationProgress) => ({
 })
 
 /** What has been done, or is waited for; without the names of nodes, which change too often for a line of a log. */
-function stepText(progress: RotationProgress): string {
+function stepText(progress: RotationProgress, { afterSeconds }: Wishes): string {
   const { predecessorId: old, successorId: young } = progress
   switch (progress.step) {
     case 'begun':
@@ -46,8 +46,8 @@ function stepText(progress: RotationProgress): string {
     case 'prepared':
       return `${young} is made, and published in the bundle`
     case 'propagating':
-      return progress.until === 0
-        ? 'waiting until every live node has it'
+      return afterSeconds === undefined
+        ? `waiting until every live node has it${progress.until === 0 ? '' : `, at least until ${timeText(progress.until)}`}`
         : `waiting until ${timeText(progress.until)}`
     case 'activated':
       return `${young} signs now`
@@ -101,7 +101,7 @@ async function follow(context: CommandContext, kind: Kind, wishes: Wishes): Prom
       context.print(JSON.stringify(record(progress)))
       return
     }
-    const text = `${kind}: ${stepText(progress)}`
+    const text = `${kind}: ${stepText(progress, wishes)}`
     if (text !== told) context.print(text)
     told = text
     context.progress(waitText(context, progress))

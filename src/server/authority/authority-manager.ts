@@ -55,6 +55,8 @@ export interface AuthorityManagerOptions {
   readonly pqParameterSet: MlDsaParameterSet | undefined
   /** Subject of X.509 authorities: see {@link issueRootCertificate}. */
   readonly caSubject: readonly NameAttribute[]
+  /** How long a successor is in the bundle at least before it signs; see {@link propagationSeconds}. */
+  readonly propagationDelaySeconds: number
   /** For the own bundle, when it has to be made. */
   readonly refreshHintSeconds: number
   readonly svidDefaults: SvidDefaults
@@ -403,7 +405,7 @@ export class AuthorityManager implements Disposable {
   }
 
   #newRotator(kind: AuthorityKind) {
-    const { keyManager, log, holders, clock } = this.#options
+    const { keyManager, log, holders, clock, propagationDelaySeconds } = this.#options
     const context: AuthorityContext = {
       kind,
       records: new AuthorityRecords(this.#journal, {
@@ -416,7 +418,13 @@ export class AuthorityManager implements Disposable {
         for (const listener of this.#listeners) listener({ kind: kind.name, what, authorityId })
       },
     }
-    const rotator = new AuthorityRotator(context, { keyManager, time: this.#time, log, holders })
+    const rotator = new AuthorityRotator(context, {
+      keyManager,
+      time: this.#time,
+      log,
+      holders,
+      propagationDelaySeconds,
+    })
     const guided = new GuidedRotation(context, { rotator, holders, clock, log })
     return { context, rotator, guided }
   }

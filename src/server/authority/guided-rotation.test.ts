@@ -44,7 +44,7 @@ class TestHolders implements Holders {
 
 async function openWithNodes() {
   const holders = new TestHolders()
-  return { ...(await openAuthorities({ holders })), holders }
+  return { ...(await openAuthorities({ holders, propagationDelaySeconds: 0 })), holders }
 }
 
 type Authorities = Awaited<ReturnType<typeof openWithNodes>>
@@ -384,6 +384,19 @@ test('two operators who rotate at the same time make one rotation', async () => 
   assert.equal(keyManager.keys().length, 3)
 })
 
+test('rotate() waits as long as the configuration says, also when every node has the successor', async () => {
+  const authorities = await openAuthorities({ propagationDelaySeconds: 30 })
+  const start = authorities.nowSeconds()
+  const running = rotation(authorities, 'x509', patient)
+  await running.pass(28)
+  assert.equal(running.last().step, 'propagating')
+  assert.equal(running.last().untilSeconds, start + 30)
+  await running.pass(6)
+  await running.finished
+  const forced = rotation(authorities, 'x509', { ...patient, force: true })
+  await forced.finished
+})
+
 test('rotate() of one authority goes on with no other rotation', async () => {
   const authorities = await openWithNodes()
   const { manager, keyManager } = authorities
@@ -399,7 +412,7 @@ test('rotate() of one authority goes on with no other rotation', async () => {
 })
 
 test('rotate() makes a successor of the configured key type in place of one that is prepared', async () => {
-  const before = await openAuthorities()
+  const before = await openAuthorities({ propagationDelaySeconds: 0 })
   await before.manager.prepare('x509')
   before.manager[Symbol.dispose]()
   const manager = await AuthorityManager.open({ ...before, caKeyType: 'ec-p384' })

@@ -16,7 +16,7 @@ export interface RotationWishes {
   readonly force: boolean
   /**
    * Activate so long after the successor was published, whoever has it by then. Undefined: when every live node has
-   * it, however long that takes.
+   * it, however long that takes, and no earlier than the configuration's `propagation_delay` after that.
    */
   readonly afterSeconds: number | undefined
   /**
@@ -187,17 +187,17 @@ export class GuidedRotation {
       return this.#progress(rotation, 'prepared')
     }
     const { live, lacking, away } = this.#holders.survey(this.#rotator.publishedIn(prepared.issued))
-    const dueSeconds =
-      afterSeconds === undefined ? undefined : prepared.issued.issuedAtSeconds + afterSeconds
-    const isClear =
-      dueSeconds === undefined ? lacking.length === 0 : this.#nowMs() / 1000 >= dueSeconds
+    const waitSeconds = afterSeconds ?? this.#rotator.propagationSeconds(active.issued)
+    const dueSeconds = Math.ceil(prepared.issued.issuedAtSeconds + waitSeconds)
+    const isDue = this.#nowMs() / 1000 >= dueSeconds
+    const isClear = isDue && (afterSeconds !== undefined || lacking.length === 0)
     if (!force && !this.#hasSettled('propagating', isClear)) {
       return this.#progress(rotation, 'propagating', {
         nodes: live,
         nodesDone: live - lacking.length,
         waitingFor: lacking,
         away,
-        untilSeconds: dueSeconds ?? 0,
+        untilSeconds: isDue ? 0 : dueSeconds,
       })
     }
     if (lacking.length > 0) {

@@ -39,6 +39,7 @@ export class AuthorityRotator {
   readonly #time: IssueTime
   readonly #log: Log
   readonly #holders: Pick<Holders, 'survey'>
+  readonly #propagationDelaySeconds: number
   /** Sequence number of the first bundle an authority was seen in. */
   readonly #publishedIn = new Map<string, bigint>()
   /** The prepared authority of which the log says already that it waits for nodes. */
@@ -52,6 +53,7 @@ export class AuthorityRotator {
       readonly time: IssueTime
       readonly log: Log
       readonly holders: Pick<Holders, 'survey'>
+      readonly propagationDelaySeconds: number
     },
   ) {
     this.#context = context
@@ -59,6 +61,7 @@ export class AuthorityRotator {
     this.#time = deps.time
     this.#log = deps.log
     this.#holders = deps.holders
+    this.#propagationDelaySeconds = deps.propagationDelaySeconds
   }
 
   get active(): ActiveAuthority | undefined {
@@ -78,6 +81,11 @@ export class AuthorityRotator {
     await this.#keepReady()
     await this.#prune()
     await this.retire()
+  }
+
+  /** How long the successor of `active` has been published before it signs. */
+  propagationSeconds(active: IssuedAuthority): number {
+    return propagationSeconds(active, this.#propagationDelaySeconds)
   }
 
   /** Sequence number of the bundle that is known wherever `authority` is. */
@@ -289,7 +297,7 @@ export class AuthorityRotator {
       return false
     }
     const { authorityId, issuedAtSeconds } = prepared.issued
-    if (now - issuedAtSeconds < propagationSeconds(active.issued)) return false
+    if (now - issuedAtSeconds < this.propagationSeconds(active.issued)) return false
     const told = { authorityId, keyId: prepared.keyId, instead: active.issued.authorityId }
     const { where } = place
     this.#log.error({ ...told, where }, `${kind.title} takes over: ${where} has been away too long`)
@@ -303,7 +311,7 @@ export class AuthorityRotator {
     const now = this.#time.now()
     const publishedSeconds = now - prepared.issuedAtSeconds
     const isTime = shouldActivate(active, now) || this.#context.kind.isOutdated(active)
-    if (!isTime || publishedSeconds < propagationSeconds(active)) return false
+    if (!isTime || publishedSeconds < this.propagationSeconds(active)) return false
     const { lacking } = this.#holders.survey(this.publishedIn(prepared))
     if (lacking.length === 0) return true
     const { title } = this.#context.kind

@@ -28,6 +28,6 @@ for (const [name, ttl, prepareLeft, activateLeft, propagation] of table) {
     assert.equal(shouldPrepare(life, end - prepareLeft), true)
     assert.equal(shouldActivate(life, end - activateLeft - 1), false)
     assert.equal(shouldActivate(life, end - activateLeft), true)
-    assert.equal(propagationSeconds(life), propagation)
+    assert.equal(propagationSeconds(life, 60), propagation)
   })
 }

@@ -10,7 +10,6 @@ export type Slot = 'A' | 'B'
 const daySeconds = 24 * 60 * 60
 const prepareAtMostSeconds = 30 * daySeconds
 const activateAtMostSeconds = 7 * daySeconds
-const propagationAtMostSeconds = 60
 
 const lifetime = (v: Validity): number => v.expiresAtSeconds - v.issuedAtSeconds
 
@@ -44,11 +43,12 @@ export function shouldActivate(active: Validity, nowSeconds: number): boolean {
 }
 
 /**
- * How long an authority has been in the bundle before it signs, when the one before it lasts that long: time
- * for agents and workloads to have the new bundle.
+ * How long an authority has been in the bundle before it signs, when the one before it lasts that long: time for
+ * verifiers that no agent answers for, such as programs that read the bundle from a file. `delaySeconds` is what the
+ * configuration says; a twelfth of the lifetime at most.
  */
-export function propagationSeconds(active: Validity): number {
-  return Math.min(propagationAtMostSeconds, lifetime(active) / 12)
+export function propagationSeconds(active: Validity, delaySeconds: number): number {
+  return Math.min(delaySeconds, lifetime(active) / 12)
 }
 
 /** How long an expired authority stays in the bundle. */
