@@ -1,5 +1,5 @@
 /** What a browser is told of: `keys`, `refusals`. */
-export type TopicName = 'server' | 'summary' | 'keys' | 'refusals' | 'nodes'
+export type TopicName = 'server' | 'summary' | 'keys' | 'refusals' | 'nodes' | 'missing'
 
 /** One message to a browser. */
 export interface TopicMessage {
@@ -19,7 +19,8 @@ export interface Item {
 export class Topics {
   readonly #values = new Map<TopicName, unknown>()
   readonly #texts = new Map<TopicName, string>()
-  #nodes: ReadonlyMap<string, Item> = new Map()
+  /** Undefined: nothing is known yet, which is not that there are none. */
+  #nodes: ReadonlyMap<string, Item> | undefined
   readonly #viewers = new Set<Viewer>()
   #wakePollers: (() => void)[] = []
 
@@ -84,13 +85,12 @@ export class Topics {
       viewer.seen.set(topic, data)
       news.push({ topic, data })
     }
-    if (viewer.nodes !== this.#nodes) {
-      const changed = [...this.#nodes.values()].filter(
-        (node) => viewer.nodes?.get(node.id) !== node,
-      )
-      const removed = [...(viewer.nodes?.keys() ?? [])].filter((id) => !this.#nodes.has(id))
+    const nodes = this.#nodes
+    if (nodes !== undefined && viewer.nodes !== nodes) {
+      const changed = [...nodes.values()].filter((node) => viewer.nodes?.get(node.id) !== node)
+      const removed = [...(viewer.nodes?.keys() ?? [])].filter((id) => !nodes.has(id))
       const complete = viewer.nodes === undefined
-      viewer.nodes = this.#nodes
+      viewer.nodes = nodes
       if (complete || changed.length + removed.length > 0) {
         news.push({ topic: 'nodes', data: { complete, nodes: changed, removed } })
       }

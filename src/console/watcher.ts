@@ -27,6 +27,9 @@ const patience = Temporal.Duration.from({ seconds: 10 })
 /** States in which there are few TPMs, and which change while somebody watches. */
 const watchedStates = [State.PENDING, State.DENIED, State.BANNED] as const
 
+/** What one call answers. */
+type Answered = Exclude<TopicName, 'nodes' | 'server' | 'missing'>
+
 /** Why something cannot be shown, for who looks. */
 interface Problem {
   readonly code: string
@@ -42,6 +45,9 @@ const problemOf = (error: unknown): Problem => ({
 export class Watcher {
   readonly #options: WatcherOptions
   readonly #list = new NodeList()
+  #knowsNodes = false
+  /** Why there are no nodes, or nothing of the inventory. */
+  readonly #missing: { nodes?: Problem; inventory?: Problem } = {}
 
   constructor(options: WatcherOptions) {
     this.#options = options
@@ -49,10 +55,7 @@ export class Watcher {
 
   async run(signal: AbortSignal): Promise<void> {
     const poll =
-      (
-        topic: Exclude<TopicName, 'nodes' | 'server'>,
-        view: (of: Connection, stop: AbortSignal) => Promise<object>,
-      ): Task =>
+      (topic: Answered, view: (of: Connection, stop: AbortSignal) => Promise<object>): Task =>
       (stop) =>
         this.#repeat(stop, async () => {
           await this.#ask(topic, (limit) => view(this.#options.connection, limit), stop)
@@ -78,7 +81,7 @@ export class Watcher {
 
   /** The answer or why there is none, in `topic`; of the summary also whether the server is there. */
   async #ask(
-    topic: Exclude<TopicName, 'nodes' | 'server'>,
+    topic: Answered,
     view: (limit: AbortSignal) => Promise<object>,
     signal: AbortSignal,
   ): Promise<void> {
@@ -118,12 +121,14 @@ export class Watcher {
         for await (const update of watchNodes(connection, AbortSignal.any([signal, stop.signal]))) {
           backoff.reset()
           this.#list.apply(update)
+          this.#knowsNodes = true
+          this.#note('nodes')
           topics.setNodes(this.#list.views())
           if (!topics.isWatched) stop.abort(new Error('nobody looks'))
         }
-      } catch {
-        // Whether the server is there, and why not, the summary tells.
+      } catch (error) {
         signal.throwIfAborted()
+        this.#note('nodes', error)
       }
       await clock.sleep(backoff.next(), signal)
     }
@@ -144,11 +149,22 @@ export class Watcher {
         }
         if (!this.#list.updateRecords(records, new Set(watchedStates))) await readAll()
       }, signal)
-      topics.setNodes(this.#list.views())
-    } catch {
-      // It may be nothing that this user may read; nodes are shown without names then.
+      this.#note('inventory')
+      // Without them TPMs that have attested would seem not to have.
+      if (this.#knowsNodes) topics.setNodes(this.#list.views())
+    } catch (error) {
       signal.throwIfAborted()
+      this.#note('inventory', error)
     }
+  }
+
+  /** Remembers whether there is an answer. Of a server that is away the summary tells. */
+  #note(of: 'nodes' | 'inventory', error?: unknown): void {
+    const problem = error === undefined ? undefined : problemOf(error)
+    if (problem?.code === 'unavailable') return
+    if (problem === undefined) delete this.#missing[of]
+    else this.#missing[of] = problem
+    this.#options.topics.set('missing', { ...this.#missing })
   }
 
   async #inTime<T>(action: (limit: AbortSignal) => Promise<T>, signal: AbortSignal): Promise<T> {

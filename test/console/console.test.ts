@@ -6,6 +6,9 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
+import { SystemClock } from '#base/clock.ts'
+import { SystemRandom } from '#base/random.ts'
+import { WebConsole } from '#console/console.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { LocalAuthorityDefinition } from '#rpc/gen/spire/api/server/localauthority/v1/localauthority.ts'
@@ -30,7 +33,14 @@ before(async () => {
   if (skip !== false) return
   browser = await openBrowser()
   resources.defer(() => browser.close())
-  live = resources.use(await LiveServer.start())
+  live = resources.use(
+    await LiveServer.start({
+      settings: `ratelimit: { attestation: false }
+administrators:
+  - { spiffe_id: spiffe://example.org/narrow, calls: [read], spiffe_id_prefixes: [spiffe://example.org/spire/agent] }
+  - { spiffe_id: spiffe://example.org/inventory-only, calls: [inventory] }`,
+    }),
+  )
   fleet = resources.use(new Fleet(live))
   console = resources.use(
     new ConsoleProcess(['--socket-path', join(live.directory, 'server.sock')]),
@@ -279,6 +289,44 @@ test('nothing it does leaves the loopback, or breaks its policy; nobody else get
   await stranger.getByText('This tab may not look.').waitFor()
   assert.equal(await stranger.locator('.tile', { hasText: 'SVIDs issued' }).count(), 0)
   await stranger.close()
+})
+
+test('whoever may not read something is told so, and never that there is nothing', {
+  skip,
+}, async () => {
+  await fleet.join({ name: 'delta' })
+  for (const [path, shown] of [
+    ['/narrow', '–'],
+    ['/inventory-only', '–'],
+  ] as const) {
+    const stop = new AbortController()
+    await using web = await WebConsole.open({
+      connection: live.connect(await live.mint(path)),
+      listenAt: { kind: 'loopback', port: 0 },
+      onLinkUsed: () => {},
+      clock: new SystemClock(),
+      random: new SystemRandom(),
+    })
+    const running = web.run(stop.signal).catch(() => {})
+    using _stop = { [Symbol.dispose]: () => stop.abort(new Error('the test is over')) }
+    const page = await browser.newPage()
+    await page.goto(`http://127.0.0.1:${web.port}/#${web.newLink()}`)
+    await page.locator('.check.unknown', { hasText: 'not shown' }).first().waitFor()
+    if (path === '/narrow') {
+      await page.getByText('not shown', { exact: true }).first().waitFor()
+      await waitForFigure(page, 'Pending approval', shown)
+      assert.notEqual(await figure(page, 'Live nodes').textContent(), '–')
+    } else {
+      await page.locator('#no-node', { hasText: 'authorization denied' }).waitFor()
+      await waitForFigure(page, 'Live nodes', shown)
+    }
+    for (const text of ['No node has attested yet', 'No attestation was refused']) {
+      assert.equal(await page.getByText(text).isVisible(), false, text)
+    }
+    await page.close()
+    stop.abort(new Error('enough seen'))
+    await running
+  }
 })
 
 test('another local user gets the page and nothing on it', {

@@ -16,6 +16,7 @@ const model = {
   summary: {},
   keys: {},
   refusals: {},
+  missing: {},
   nodes: new Map(),
   nodesKnown: false,
   now: 0,
@@ -23,8 +24,8 @@ const model = {
 
 const nodes = new NodesPanel()
 const charts = new Charts()
-/** How far this page's clock is from the server's: times are the server's. */
-let offsetMs = 0
+/** How far this page's clock is from the server's: times are the server's, or the browser's until it tells. */
+let offsetMs = performance.timeOrigin
 /** @type {'connecting' | 'open' | 'lost' | 'refused'} */
 let line = 'connecting'
 /** Since when the server, or the console, is away. Of this page's monotonic clock, in milliseconds. */
@@ -46,7 +47,7 @@ function drawDue() {
   const parts = new Set(due)
   due.clear()
   model.now = Math.floor((performance.now() + offsetMs) / 1000)
-  if (parts.has('nodes')) nodes.render(model)
+  if (parts.has('nodes') || parts.has('missing')) nodes.render(model)
   if (parts.has('summary')) charts.render(model)
   if (parts.has('summary') || parts.has('keys') || parts.has('nodes')) renderHealth(model)
   renderRefusals(model)
@@ -117,7 +118,7 @@ function onEvent(topic, data) {
     const server = /** @type {import('./model.d.ts').ServerState} */ (data)
     if (!server.connected && model.server?.connected !== false) awaySinceMs = performance.now()
     model.server = server
-  } else if (topic === 'summary' || topic === 'keys' || topic === 'refusals') {
+  } else if (['summary', 'keys', 'refusals', 'missing'].includes(topic)) {
     Object.assign(model, { [topic]: data })
     if (topic === 'summary' && model.summary.data !== undefined) {
       offsetMs = model.summary.data.nowMs - performance.now()

@@ -136,6 +136,8 @@ export interface Model {
   summary: Told<Summary>
   keys: Told<Keys>
   refusals: Told<Refusals>
+  /** Why nodes, or TPMs of the inventory, are not shown. */
+  missing: { nodes?: Problem; inventory?: Problem }
   nodes: Map<string, Node>
   nodesKnown: boolean
   /** Unix time at the server. */

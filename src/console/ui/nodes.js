@@ -92,14 +92,18 @@ export class NodesPanel {
         ? number(found)
         : `${number(found)} of ${number(model.nodes.size)}`
     const nothing = byId('no-node')
-    nothing.hidden = !model.nodesKnown || found > 0
+    const { missing, nodesKnown } = model
+    const why = missing.nodes?.message ?? (found === 0 ? missing.inventory?.message : undefined)
+    nothing.hidden = (!nodesKnown || found > 0) && missing.nodes === undefined
     if (!nothing.hidden) {
       replace(nothing, [
-        model.nodes.size > 0
-          ? empty('No node is like that. Take words out of the filter.')
-          : empty(
-              'No node has attested yet. `assay bundle show > bundle.pem` here, `assay-agent run` there, and `assay inventory pending` shows that it knocks.',
-            ),
+        why !== undefined
+          ? empty(why)
+          : model.nodes.size > 0
+            ? empty('No node is like that. Take words out of the filter.')
+            : empty(
+                'No node has attested yet. `assay bundle show > bundle.pem` here, `assay-agent run` there, and `assay inventory pending` shows that it knocks.',
+              ),
       ])
     }
     byId('map').hidden = this.#isTable

@@ -22,7 +22,7 @@ const nextEvent = (keys) =>
  *
  * @param {Model} model
  */
-export function renderNumbers({ summary, keys, refusals, nodes, nodesKnown, now }) {
+export function renderNumbers({ summary, keys, refusals, missing, nodes, nodesKnown, now }) {
   const in_ = (/** @type {string} */ state) => {
     let found = 0
     for (const node of nodes.values()) if (node.state === state) found++
@@ -65,8 +65,12 @@ export function renderNumbers({ summary, keys, refusals, nodes, nodesKnown, now 
   add('Away', node(away), 'with a valid SVID', away > 0 ? 'warn' : '')
   add(
     'Pending approval',
-    node(pending),
-    pending > 0 ? 'TPMs wait for a decision' : 'no TPM waits',
+    missing.inventory === undefined ? node(pending) : '–',
+    missing.inventory !== undefined
+      ? 'not shown'
+      : pending > 0
+        ? 'TPMs wait for a decision'
+        : 'no TPM waits',
     pending > 0 ? 'info' : '',
   )
   if (summary.data !== undefined) {
