@@ -131,7 +131,7 @@ ${rows.join('\n')}
 
 const daemonSignals = [
   ['SIGTERM, SIGINT', 'Ends in order: calls that are under way are finished first.'],
-  ['SIGHUP', 'Reads log_level again.'],
+  ['SIGHUP', 'Reads the configuration file again.'],
 ] as const
 
 const daemonStatuses = [

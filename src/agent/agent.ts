@@ -3,6 +3,7 @@ import { AssayError } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
 import { runTasks } from '#base/tasks.ts'
 import { version } from '#base/version.ts'
+import { changedKeys } from '#config/changed-keys.ts'
 import type { Notifier } from '#host/notify.ts'
 import { Health } from '#telemetry/health.ts'
 import type { ProcessLog } from '#telemetry/log.ts'
@@ -11,7 +12,7 @@ import { WorkloadAttestation } from './attestation/workload-attestation.ts'
 import { TrustAnchor } from './bootstrap/trust-anchor.ts'
 import type { BootstrapSource } from './bootstrap/trust-bundle.ts'
 import { openNodeAttestor, openWorkloadAttestors } from './catalog/built-ins.ts'
-import { type AgentConfig, configWarnings } from './config.ts'
+import { type AgentConfig, configWarnings, liveKeys } from './config.ts'
 import { openEndpoints } from './endpoints.ts'
 import { Identities } from './manager/identities.ts'
 import { Reporter } from './manager/reporter.ts'
@@ -39,6 +40,9 @@ export type AgentEnd = 'stopped' | 'banned'
 
 /** Everything of an agent that outlives its start. */
 interface Parts {
+  /** As it was at the start. */
+  readonly config: AgentConfig
+  readonly attestation: WorkloadAttestation
   readonly process: AgentProcess
   readonly anchor: TrustAnchor
   readonly identities: Identities
@@ -73,6 +77,18 @@ export class Agent implements AsyncDisposable {
   /** The port of the metrics, if there are any. */
   get metricsPort(): number | undefined {
     return this.#parts.metricsPort
+  }
+
+  /**
+   * Takes over what may change while the agent runs, {@link liveKeys}, and returns the other keys that have changed
+   * since the start: those need a restart. The log's level is the caller's.
+   */
+  reload(config: AgentConfig): readonly string[] {
+    const { attestation, anchor, identities, process } = this.#parts
+    for (const warning of configWarnings(config)) process.log.warn({}, warning)
+    anchor.readAgain(bootstrapSource(config))
+    attestation.attestors = workloadAttestors(config, { process, identities })
+    return changedKeys(this.#parts.config, config).filter((key) => !liveKeys.includes(key))
   }
 
   /** Serves until `signal` aborts, or the server bans the node. */
@@ -216,10 +232,7 @@ async function openParts(
     log,
   })
   const attestation = new WorkloadAttestation({
-    attestors: openWorkloadAttestors(config, {
-      ...process,
-      usesProgram: () => identities.usesProgram,
-    }),
+    attestors: workloadAttestors(config, { process, identities }),
     metrics,
     log: log.child({ component: 'attestation' }),
   })
@@ -239,8 +252,23 @@ async function openParts(
     random,
     log,
   })
-  return { process, anchor, identities, membership, status, health, metricsPort }
+  return {
+    config,
+    attestation,
+    process,
+    anchor,
+    identities,
+    membership,
+    status,
+    health,
+    metricsPort,
+  }
 }
+
+const workloadAttestors = (
+  config: AgentConfig,
+  { process, identities }: Pick<Parts, 'process' | 'identities'>,
+) => openWorkloadAttestors(config, { ...process, usesProgram: () => identities.usesProgram })
 
 function bootstrapSource(config: AgentConfig): BootstrapSource {
   const { trust_bundle_path: path, trust_bundle_url: url, trust_bundle_format: format } = config

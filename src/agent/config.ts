@@ -158,6 +158,16 @@ export const agentConfigSchema = object(
 /** What agent.yaml says, checked, with every default filled in. Durations are in seconds, paths absolute. */
 export type AgentConfig = Value<typeof agentConfigSchema>
 
+/** What SIGHUP changes in an agent that runs; all else needs a restart. */
+export const liveKeys: readonly (keyof AgentConfig)[] = [
+  'log_level',
+  'trust_bundle_path',
+  'trust_bundle_url',
+  'trust_bundle_format',
+  'insecure_bootstrap',
+  'workload_attestors',
+]
+
 /** What is allowed but probably not meant, for the log of every start. One sentence each. */
 export function configWarnings(config: AgentConfig): readonly string[] {
   const warnings: string[] = []

@@ -16,7 +16,7 @@ import { type AgentConfig, agentConfigSchema, configWarnings } from './config.ts
 
 const usage = `assay-agent ${version}: gives the workloads of this node their identities
 
-  assay-agent run --config FILE        serve until SIGTERM or SIGINT; SIGHUP reads log_level again
+  assay-agent run --config FILE        serve until SIGTERM or SIGINT; SIGHUP reads FILE again
   assay-agent validate --config FILE   name everything that is wrong in the file
 
   --help      this text
@@ -95,7 +95,8 @@ async function run(config: AgentConfig, file: string): Promise<number> {
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.once(name, () => stop.abort(new AssayError('unavailable', name)))
   }
-  process.on('SIGHUP', () => void reload(file, log, notifier))
+  const running: Running = { agent: undefined }
+  process.on('SIGHUP', () => void reload(file, { log, notifier, running }))
   try {
     forbidCoreDumps()
     log.info({ version, pid: process.pid, trustDomain: config.trust_domain }, 'starting')
@@ -107,6 +108,7 @@ async function run(config: AgentConfig, file: string): Promise<number> {
       monotonicMs: () => performance.now(),
       activated: activatedSockets(process.env, process.pid),
     })
+    running.agent = agent
     const end = stop.signal.aborted ? 'stopped' : await agent.run(stop.signal)
     if (end === 'banned') return banned
   } catch (error) {
@@ -117,13 +119,29 @@ async function run(config: AgentConfig, file: string): Promise<number> {
   return 0
 }
 
-/** Takes over what may change while the agent runs: how much is logged. */
-async function reload(file: string, log: ProcessLog, notifier: Notifier): Promise<void> {
+/** Undefined as long as it is being opened. */
+interface Running {
+  agent: Agent | undefined
+}
+
+/** Takes over what may change while the agent runs, and names what needs a restart. */
+async function reload(
+  file: string,
+  {
+    log,
+    notifier,
+    running,
+  }: { readonly log: ProcessLog; readonly notifier: Notifier; readonly running: Running },
+): Promise<void> {
   notifier.reloading()
   try {
-    const { log_level: level } = await loadConfig(agentConfigSchema, file)
-    log.level = level
-    log.info({ logLevel: level }, 'log level read again; other changes need a restart')
+    const config = await loadConfig(agentConfigSchema, file)
+    log.level = config.log_level
+    const restart = running.agent?.reload(config)
+    if (restart === undefined)
+      log.warn({}, 'only log_level is read while the agent starts; reload again')
+    else if (restart.length > 0) log.warn({}, `needs a restart: ${restart.join(', ')}`)
+    log.info({ logLevel: config.log_level }, 'the configuration was read again')
   } catch (error) {
     log.error({ error }, 'cannot reload the configuration; nothing has changed')
   }

@@ -386,6 +386,16 @@ export const serverConfigSchema = object({
 /** What server.yaml says, checked, with every default filled in. Durations are in seconds, paths absolute. */
 export type ServerConfig = Value<typeof serverConfigSchema>
 
+/** What SIGHUP changes in a server that runs; all else needs a restart. */
+export const liveKeys: readonly (keyof ServerConfig)[] = [
+  'log_level',
+  'default_x509_svid_ttl',
+  'default_jwt_svid_ttl',
+  'agent_ttl',
+  'ratelimit',
+  'replacement_spread',
+]
+
 /** The parameter set of the post-quantum keys that are to be made; undefined: none are. */
 export const pqParameterSet = (config: ServerConfig): MlDsaParameterSet | undefined =>
   config.pq_signatures === 'hybrid' ? config.pq_parameter_set : undefined

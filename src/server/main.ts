@@ -8,7 +8,7 @@ import { version } from '#base/version.ts'
 import { ConfigError } from '#config/config-error.ts'
 import { loadConfig } from '#config/parse-config.ts'
 import { forbidCoreDumps } from '#host/core-dumps.ts'
-import { createNotifier } from '#host/notify.ts'
+import { createNotifier, type Notifier } from '#host/notify.ts'
 import { openLog, type ProcessLog } from '#telemetry/log.ts'
 import { configWarnings, type ServerConfig, serverConfigSchema } from './config.ts'
 import { openSqliteDatastore } from './datastore/sql/sqlite.ts'
@@ -17,7 +17,7 @@ import { Server } from './server.ts'
 
 const usage = `assay-server ${version}: the authority of a trust domain
 
-  assay-server run --config FILE        serve until SIGTERM or SIGINT; SIGHUP reads log_level again
+  assay-server run --config FILE        serve until SIGTERM or SIGINT; SIGHUP reads FILE again
   assay-server validate --config FILE   name everything that is wrong in the file and those it names
 
   --help      this text
@@ -100,7 +100,8 @@ async function run(config: ServerConfig, file: string): Promise<number> {
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.once(name, () => stop.abort(new AssayError('unavailable', name)))
   }
-  process.on('SIGHUP', () => void reload(file, log, notifier))
+  const running: Running = { server: undefined }
+  process.on('SIGHUP', () => void reload(file, { log, notifier, running }))
   try {
     forbidCoreDumps()
     log.info({ version, pid: process.pid, trustDomain: config.trust_domain }, 'starting')
@@ -113,6 +114,7 @@ async function run(config: ServerConfig, file: string): Promise<number> {
       monotonicMs: () => performance.now(),
       openDatastore: ({ path }) => openSqliteDatastore({ path, log }),
     })
+    running.server = server
     if (!stop.signal.aborted) await server.run(stop.signal)
   } catch (error) {
     log.error({ error }, 'the server ends')
@@ -128,17 +130,29 @@ function isForOperator(error: unknown): boolean {
   return error.code === 'failed-precondition' || error.reason === 'datastore-corrupt'
 }
 
-/** Takes over what may change while the server runs: how much is logged. */
+/** Undefined as long as it is being opened. */
+interface Running {
+  server: Server | undefined
+}
+
+/** Takes over what may change while the server runs, and names what needs a restart. */
 async function reload(
   file: string,
-  log: ProcessLog,
-  notifier: ReturnType<typeof createNotifier>,
+  {
+    log,
+    notifier,
+    running,
+  }: { readonly log: ProcessLog; readonly notifier: Notifier; readonly running: Running },
 ): Promise<void> {
   notifier.reloading()
   try {
-    const { log_level: level } = await loadConfig(serverConfigSchema, file)
-    log.level = level
-    log.info({ logLevel: level }, 'log level read again; other changes need a restart')
+    const config = await loadConfig(serverConfigSchema, file)
+    log.level = config.log_level
+    const restart = running.server?.reload(config)
+    if (restart === undefined)
+      log.warn({}, 'only log_level is read while the server starts; reload again')
+    else if (restart.length > 0) log.warn({}, `needs a restart: ${restart.join(', ')}`)
+    log.info({ logLevel: config.log_level }, 'the configuration was read again')
   } catch (error) {
     log.error({ error }, 'cannot reload the configuration; nothing has changed')
   }

@@ -7,6 +7,7 @@ import { silentLog } from '#base/log.ts'
 import { type Random, randomUuid } from '#base/random.ts'
 import { runTasks, type Task } from '#base/tasks.ts'
 import { version } from '#base/version.ts'
+import { changedKeys } from '#config/changed-keys.ts'
 import { NameTable } from '#host/name-service.ts'
 import type { Notifier } from '#host/notify.ts'
 import { writeSecretFile } from '#host/secret-file.ts'
@@ -32,9 +33,10 @@ import { RequestJudge } from './api/request-judge.ts'
 import { addLocalServices, addTlsServices, type ServiceDependencies } from './api/services.ts'
 import { AuthorityManager } from './authority/authority-manager.ts'
 import { BundleCache } from './bundle/bundle-cache.ts'
+import type { SvidDefaults } from './ca/issuer.ts'
 import { newUpstreamAuthority, openKeyManager, openNodeAttestors } from './catalog/built-ins.ts'
 import { newClientVerifier } from './client-verifier.ts'
-import { configWarnings, pqParameterSet, type ServerConfig } from './config.ts'
+import { configWarnings, liveKeys, pqParameterSet, type ServerConfig } from './config.ts'
 import type { Datastore } from './datastore/datastore.ts'
 import { AuthorizedEntries } from './entry/authorized-entries.ts'
 import { keepHouse } from './housekeeping.ts'
@@ -79,7 +81,9 @@ const attestingStrangers: StrangerLimits = {
 
 /** Everything of a server that outlives its start. */
 interface Parts {
+  /** As it was at the start. */
   readonly config: ServerConfig
+  readonly live: LiveSettings
   readonly process: ServerProcess
   readonly datastore: Datastore
   readonly keyManager: KeyManager
@@ -146,6 +150,17 @@ export class Server implements AsyncDisposable {
   /** The port of the metrics, if there are any. */
   get metricsPort(): number | undefined {
     return this.#parts.metricsPort
+  }
+
+  /**
+   * Takes over what may change while the server runs, {@link liveKeys}, and returns the other keys that have changed
+   * since the start: those need a restart. The log's level is the caller's.
+   */
+  reload(config: ServerConfig): readonly string[] {
+    const { live, process } = this.#parts
+    for (const warning of configWarnings(config)) process.log.warn({}, warning)
+    live.config = config
+    return changedKeys(this.#parts.config, config).filter((key) => !liveKeys.includes(key))
   }
 
   /** Serves until `signal` aborts; then lets open calls end, and returns. */
@@ -291,6 +306,8 @@ async function openParts(
 ): Promise<Parts> {
   const { clock, random, log, monotonicMs } = process
   const trustDomain = config.trust_domain
+  const live: LiveSettings = { config }
+  const svidLifetimes = lifetimesOf(live)
   const serverName = await loadServerName(config.data_dir, random)
   const metrics = new Metrics({ processMetrics: true })
   metrics.buildInfo({ program: 'server', version, trustDomain })
@@ -334,12 +351,7 @@ async function openParts(
       caSubject: caSubject(config.ca_subject),
       propagationDelaySeconds: config.propagation_delay,
       refreshHintSeconds: 300,
-      svidDefaults: {
-        x509SvidTtlSeconds: config.default_x509_svid_ttl,
-        agentSvidTtlSeconds: config.agent_ttl,
-        jwtSvidTtlSeconds: config.default_jwt_svid_ttl,
-        jwtIssuer: config.jwt_issuer,
-      },
+      svidDefaults: svidLifetimes,
     }),
   )
   if (!authorities.states('x509').some(({ state }) => state === 'active')) {
@@ -415,7 +427,9 @@ async function openParts(
       clock,
       log: log.child({ component: 'datastore' }),
     }),
-    replacementSpreadSeconds: config.replacement_spread,
+    get replacementSpreadSeconds() {
+      return live.config.replacement_spread
+    },
     guard,
     approvals,
     approvalsNeeded: approving({
@@ -423,10 +437,7 @@ async function openParts(
       needed: config.approvals,
       judge: new RequestJudge({ guard, datastore }),
     }),
-    svidLifetimes: {
-      x509SvidTtlSeconds: config.default_x509_svid_ttl,
-      jwtSvidTtlSeconds: config.default_jwt_svid_ttl,
-    },
+    svidLifetimes,
     metrics,
     audit,
     startedAtSeconds: Math.floor(clock.now().epochMilliseconds / 1000),
@@ -441,7 +452,7 @@ async function openParts(
       datastore,
       clock,
     }),
-    limits: limiting({ ...config.ratelimit, clock }),
+    limits: limiting({ isOn: (limited) => live.config.ratelimit[limited], clock }),
     onAttested: (agentId, address) => alarmElsewhere(agentId, address),
   }
   const rpcLog = log.child({ component: 'rpc' })
@@ -462,6 +473,7 @@ async function openParts(
   const metricsPort = await openMetrics(config, metrics, listen)
   return {
     config,
+    live,
     process,
     datastore,
     keyManager,
@@ -488,6 +500,26 @@ async function openParts(
       { spiffeId: agentId, address, connectedFrom: other },
       'a node has attested while it is connected from another address; is its secret in two places?',
     )
+  }
+}
+
+/** What is looked up each time it is needed, so that a reload reaches it. */
+interface LiveSettings {
+  config: ServerConfig
+}
+
+function lifetimesOf(live: LiveSettings): SvidDefaults {
+  return {
+    get x509SvidTtlSeconds() {
+      return live.config.default_x509_svid_ttl
+    },
+    get agentSvidTtlSeconds() {
+      return live.config.agent_ttl
+    },
+    get jwtSvidTtlSeconds() {
+      return live.config.default_jwt_svid_ttl
+    },
+    jwtIssuer: live.config.jwt_issuer,
   }
 }
 

@@ -88,13 +88,14 @@ test('assay-server run serves until SIGTERM, and starts again with the same auth
   assert.equal(ids[1], undefined, 'the second start made no authority')
 })
 
-test('assay-server reads its log level again at SIGHUP', async () => {
+test('assay-server reads its configuration again at SIGHUP, and names what needs a restart', async () => {
   const file = await configure('hup')
   await using server = new Running(['run', '--config', file])
   await server.until(/agents can connect/)
-  await configure('hup', 'log_level: warn\n')
+  await configure('hup', 'log_level: warn\nmax_connections: 7\n')
   server.kill('SIGHUP')
-  // Said at the new level, so it is not heard; the next one is wrong, which is.
+  await server.until(/needs a restart: max_connections/)
+  // What is less severe than the new level is not heard; the next one is wrong, which is.
   await configure('hup', 'log_level: loud\n')
   server.kill('SIGHUP')
   await server.until(/cannot reload the configuration/)

@@ -15,7 +15,7 @@ import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
 import { openLog } from '#telemetry/log.ts'
 import { Agent, type AgentEnd } from '../../src/agent/agent.ts'
-import { agentConfigSchema } from '../../src/agent/config.ts'
+import { type AgentConfig, agentConfigSchema } from '../../src/agent/config.ts'
 import { type LiveServer, trustDomain } from './live-server.ts'
 
 /** The header every call of the Workload API carries. */
@@ -39,6 +39,8 @@ export interface LiveAgentOptions {
 /** An agent in this process on real sockets, that has attested to a server with a join token. */
 export class LiveAgent implements AsyncDisposable {
   readonly agent: Agent
+  /** As it was started with. */
+  readonly config: AgentConfig
   readonly directory: string
   /** Every line of the log. */
   readonly lines: readonly string[]
@@ -51,11 +53,13 @@ export class LiveAgent implements AsyncDisposable {
 
   private constructor(parts: {
     agent: Agent
+    config: AgentConfig
     directory: string
     lines: readonly string[]
     ownsDirectory: boolean
   }) {
     this.agent = parts.agent
+    this.config = parts.config
     this.directory = parts.directory
     this.lines = parts.lines
     this.#ownsDirectory = parts.ownsDirectory
@@ -109,6 +113,7 @@ ${settings}
     })
     return new LiveAgent({
       agent,
+      config,
       directory,
       lines,
       ownsDirectory: options.directory === undefined,

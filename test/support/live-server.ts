@@ -19,7 +19,7 @@ import type { TlsIdentity } from '#rpc/tls.ts'
 import { parseSelector } from '#spiffe/selector.ts'
 import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
 import { openLog } from '#telemetry/log.ts'
-import { serverConfigSchema } from '../../src/server/config.ts'
+import { type ServerConfig, serverConfigSchema } from '../../src/server/config.ts'
 import type { Datastore } from '../../src/server/datastore/datastore.ts'
 import { openSqliteDatastore } from '../../src/server/datastore/sql/sqlite.ts'
 import { Server } from '../../src/server/server.ts'
@@ -36,6 +36,8 @@ export interface TestAgent {
 /** A server in this process on real sockets, in a directory of its own, with keys and rows in memory. */
 export class LiveServer implements AsyncDisposable {
   readonly server: Server
+  /** As it was started with. */
+  readonly config: ServerConfig
   readonly datastore: Datastore
   readonly directory: string
   /** The directory was given, and is left behind. */
@@ -50,6 +52,7 @@ export class LiveServer implements AsyncDisposable {
   readonly #connections: Connection[] = []
 
   private constructor(parts: {
+    config: ServerConfig
     server: Server
     datastore: Datastore
     directory: string
@@ -59,6 +62,7 @@ export class LiveServer implements AsyncDisposable {
   }) {
     this.#keeps = parts.keeps
     this.server = parts.server
+    this.config = parts.config
     this.datastore = parts.datastore
     this.directory = parts.directory
     this.clock = parts.clock
@@ -122,7 +126,7 @@ ${settings}
       monotonicMs: () => performance.now(),
       openDatastore: () => datastore,
     })
-    return new LiveServer({ server, datastore, directory, clock, lines, keeps })
+    return new LiveServer({ server, config, datastore, directory, clock, lines, keeps })
   }
 
   /** A connection over TLS, with an identity or without. */

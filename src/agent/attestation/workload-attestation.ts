@@ -17,9 +17,12 @@ export interface WorkloadAttestationOptions {
 
 /** Finds out what the process at the other end of a connection is. Nothing is remembered from one call to the next. */
 export class WorkloadAttestation {
-  readonly #options: WorkloadAttestationOptions
+  /** Those that calls from now on go by. */
+  attestors: readonly WorkloadAttestor[]
+  readonly #options: Omit<WorkloadAttestationOptions, 'attestors'>
 
-  constructor(options: WorkloadAttestationOptions) {
+  constructor({ attestors, ...options }: WorkloadAttestationOptions) {
+    this.attestors = attestors
     this.#options = options
   }
 
@@ -43,7 +46,7 @@ export class WorkloadAttestation {
   /** {@link attestPeer} for a process that is held in another way. */
   async attest(process: WorkloadProcess, signal: AbortSignal): Promise<readonly Selector[]> {
     process.assertSame()
-    const { attestors } = this.#options
+    const { attestors } = this
     const found: Selector[] = []
     let failed = 0
     if (attestors.length === 1 && attestors[0] !== undefined) {
@@ -70,7 +73,7 @@ export class WorkloadAttestation {
   /** What is true of every process of a user, as far as the attestors know users. */
   async attestUser(user: string): Promise<readonly Selector[]> {
     const found: Selector[] = []
-    for (const attestor of this.#options.attestors) {
+    for (const attestor of this.attestors) {
       found.push(...((await attestor.attestUser?.(user)) ?? []))
     }
     return selectorSet(found)

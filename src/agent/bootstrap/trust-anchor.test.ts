@@ -48,6 +48,22 @@ const authorityOf = (anchor: TrustAnchor): string => {
   return hex === given.certificate.toHex() ? 'given' : 'learnt'
 }
 
+test('TrustAnchor.readAgain() reads what the operator gave anew, until the server has sent its own', async () => {
+  const anchor = await anchorOf('again')
+  await anchor.prepare(never)
+  const other = join(root, 'other.pem')
+  writeFileSync(other, encodePem('CERTIFICATE', current.certificate))
+  await anchor.prepare(never)
+  assert.equal(authorityOf(anchor), 'given')
+  anchor.readAgain({ kind: 'path', path: other, format: 'pem' })
+  await anchor.prepare(never)
+  assert.equal(authorityOf(anchor), 'learnt', 'the other file’s')
+  anchor.learn(bundleOf(current))
+  anchor.readAgain(fromFile)
+  await anchor.prepare(never)
+  assert.equal(authorityOf(anchor), 'learnt', 'what the server sent is not given up')
+})
+
 test('TrustAnchor begins with what the operator gave, and goes on with what the server sent, over restarts', async () => {
   const anchor = await anchorOf('restart')
   assert.throws(() => anchor.trust, { code: 'failed-precondition' })

@@ -10,6 +10,7 @@ import { type BootstrapSource, loadBootstrapBundle } from './trust-bundle.ts'
 
 export interface TrustAnchorOptions {
   readonly trustDomain: TrustDomain
+  /** How the server is trusted at the first contact. */
   readonly source: BootstrapSource
   readonly storage: AgentStorage
   readonly clock: Clock
@@ -23,11 +24,17 @@ export interface TrustAnchorOptions {
  */
 export class TrustAnchor {
   readonly #options: TrustAnchorOptions
+  #source: BootstrapSource
   #trust: ServerTrust | undefined
+  /** The server itself has sent what we trust. */
+  #isLearnt = false
+  /** What the operator gave is to be read anew. */
+  #isStale = false
   #saving: Promise<void> = Promise.resolve()
 
   constructor(options: TrustAnchorOptions) {
     this.#options = options
+    this.#source = options.source
   }
 
   /** What to verify a server with. @throws AssayError before the first {@link prepare}. */
@@ -40,13 +47,16 @@ export class TrustAnchor {
 
   /** Makes sure that there is something to recognise the server by. */
   async prepare(signal: AbortSignal): Promise<void> {
-    if (this.#trust?.kind === 'bundle' && this.#isAlive(this.#trust.bundle)) return
+    const isCurrent = this.#isLearnt || !this.#isStale
+    if (isCurrent && this.#trust?.kind === 'bundle' && this.#isAlive(this.#trust.bundle)) return
+    this.#isStale = false
     const kept = await this.#loadKept()
     if (kept !== undefined && this.#isAlive(kept)) {
       this.#trust = { kind: 'bundle', bundle: kept }
       return
     }
-    const { source, trustDomain, log } = this.#options
+    const { trustDomain, log } = this.#options
+    const source = this.#source
     if (kept !== undefined) {
       log.warn(
         {},
@@ -64,8 +74,18 @@ export class TrustAnchor {
     }
   }
 
+  /**
+   * The operator may have given another bundle: the next first contact goes by it. What the server has sent itself
+   * counts on, or an authority that was revoked since could be believed again.
+   */
+  readAgain(source: BootstrapSource): void {
+    this.#source = source
+    this.#isStale = true
+  }
+
   /** The server has sent its bundle: from now on this one counts. */
   learn(bundle: Bundle): void {
+    this.#isLearnt = true
     this.#trust = { kind: 'bundle', bundle }
     this.#saving = this.#saving.then(() => this.#save(bundle))
   }

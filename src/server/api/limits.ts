@@ -3,10 +3,12 @@ import type { Interceptor } from '#rpc/service.ts'
 import { sourceOf } from '#rpc/source-address.ts'
 import { RateLimiter } from './rate-limit.ts'
 
-/** Which limits are on; the others always are. */
+/** Limits that can be off; the others are always on. */
+export type Limited = 'attestation' | 'signing'
+
 export interface LimitOptions {
-  readonly attestation: boolean
-  readonly signing: boolean
+  /** Asked at each call. */
+  readonly isOn: (limited: Limited) => boolean
   readonly clock: Clock
 }
 
@@ -17,11 +19,20 @@ const one: Cost = () => 1
 const perItem: Cost = (request) =>
   Math.max(1, (request as { readonly params: readonly unknown[] }).params.length)
 
+interface Limit {
+  readonly limiter: RateLimiter
+  readonly cost: Cost
+  /** Undefined: it is always on. */
+  readonly limited?: Limited
+}
+
 /** SPIRE's limits per second and source address on what costs the server a signature or a write. */
-export function limiting({ attestation, signing, clock }: LimitOptions): Interceptor {
+export function limiting({ isOn, clock }: LimitOptions): Interceptor {
   const limiter = (perSecond: number): RateLimiter => new RateLimiter({ perSecond, clock })
   const x509Signing = limiter(500)
-  const limits = new Map<string, { readonly limiter: RateLimiter; readonly cost: Cost }>([
+  const svid = '/spire.api.server.svid.v1.SVID'
+  const signing = (perCall: Limit): Limit => ({ ...perCall, limited: 'signing' })
+  const limits = new Map<string, Limit>([
     [
       '/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority',
       { limiter: limiter(500), cost: one },
@@ -32,22 +43,21 @@ export function limiting({ attestation, signing, clock }: LimitOptions): Interce
     ],
     ['/spire.api.server.agent.v1.Agent/PostStatus', { limiter: limiter(10), cost: one }],
     ['/assay.server.v1.Feed/Watch', { limiter: limiter(500), cost: one }],
+    [
+      '/spire.api.server.agent.v1.Agent/AttestAgent',
+      { limiter: limiter(1), cost: one, limited: 'attestation' },
+    ],
+    [`${svid}/BatchNewX509SVID`, signing({ limiter: x509Signing, cost: perItem })],
+    [`${svid}/NewDownstreamX509CA`, signing({ limiter: x509Signing, cost: one })],
+    ['/spire.api.server.agent.v1.Agent/RenewAgent', signing({ limiter: x509Signing, cost: one })],
+    [`${svid}/NewJWTSVID`, signing({ limiter: limiter(500), cost: one })],
+    [`${svid}/BatchNewWITSVID`, signing({ limiter: limiter(500), cost: perItem })],
   ])
-  if (attestation) {
-    limits.set('/spire.api.server.agent.v1.Agent/AttestAgent', { limiter: limiter(1), cost: one })
-  }
-  if (signing) {
-    const svid = '/spire.api.server.svid.v1.SVID'
-    limits.set(`${svid}/BatchNewX509SVID`, { limiter: x509Signing, cost: perItem })
-    limits.set(`${svid}/NewDownstreamX509CA`, { limiter: x509Signing, cost: one })
-    limits.set('/spire.api.server.agent.v1.Agent/RenewAgent', { limiter: x509Signing, cost: one })
-    limits.set(`${svid}/NewJWTSVID`, { limiter: limiter(500), cost: one })
-    limits.set(`${svid}/BatchNewWITSVID`, { limiter: limiter(500), cost: perItem })
-  }
   return async ({ context, request }, next) => {
     const limit = limits.get(context.method)
     const { peer, signal } = context
-    if (limit !== undefined && peer.kind === 'tls') {
+    const isOff = limit?.limited !== undefined && !isOn(limit.limited)
+    if (limit !== undefined && !isOff && peer.kind === 'tls') {
       const count = limit.cost(request)
       await limit.limiter.take(sourceOf(peer.address), { count, signal })
     }
