@@ -14,7 +14,7 @@ const trustDomain = parseTrustDomain('example.org')
 function verifierOf(pqPolicy: PqPolicy, anchors: Readonly<Record<string, Uint8Array>>) {
   return newClientVerifier({
     trustDomain,
-    adminIds: new Set([parseSpiffeId('spiffe://admins.org/alice')]),
+    adminIds: () => new Set([parseSpiffeId('spiffe://admins.org/alice')]),
     bundles: {
       bundle: (name) => ({
         trustDomain: name,

@@ -14,14 +14,16 @@ import type { TrustDomain } from '#spiffe/trust-domain.ts'
  */
 export function newClientVerifier(dependencies: {
   readonly trustDomain: TrustDomain
-  readonly adminIds: ReadonlySet<SpiffeId>
+  /** Asked at each connection. */
+  readonly adminIds: () => ReadonlySet<SpiffeId>
   readonly bundles: { bundle(trustDomain: TrustDomain): Bundle | undefined }
   readonly pqPolicy: PqPolicy
   readonly clock: Clock
 }): (chain: readonly Uint8Array[]) => VerifiedClient {
-  const { trustDomain, adminIds, bundles, pqPolicy, clock } = dependencies
-  const adminDomains = new Set([...adminIds].map(trustDomainOf))
+  const { trustDomain, bundles, pqPolicy, clock } = dependencies
   return (chain) => {
+    const adminIds = dependencies.adminIds()
+    const adminDomains = new Set([...adminIds].map(trustDomainOf))
     const { spiffeId, leaf, pq } = verifyHybridX509Svid({
       certificates: chain,
       bundles: (name) =>

@@ -392,6 +392,8 @@ export const liveKeys: readonly (keyof ServerConfig)[] = [
   'default_x509_svid_ttl',
   'default_jwt_svid_ttl',
   'agent_ttl',
+  'admin_ids',
+  'administrators',
   'ratelimit',
   'replacement_spread',
 ]

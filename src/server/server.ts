@@ -157,9 +157,12 @@ export class Server implements AsyncDisposable {
    * since the start: those need a restart. The log's level is the caller's.
    */
   reload(config: ServerConfig): readonly string[] {
-    const { live, process } = this.#parts
+    const { live, process, administrators } = this.#parts
     for (const warning of configWarnings(config)) process.log.warn({}, warning)
     live.config = config
+    administrators.replace({ rows: config.administrators, adminIds: config.admin_ids })
+    // Whom nothing but its row let in is shut out now.
+    void this.#tls?.verifyClientsAgain()
     return changedKeys(this.#parts.config, config).filter((key) => !liveKeys.includes(key))
   }
 
@@ -219,7 +222,7 @@ export class Server implements AsyncDisposable {
       },
       verifyClient: newClientVerifier({
         trustDomain,
-        adminIds: administrators.ids,
+        adminIds: () => administrators.ids,
         bundles,
         pqPolicy: config.pq_policy,
         clock: process.clock,

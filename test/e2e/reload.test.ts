@@ -4,7 +4,9 @@ import { after, test } from 'node:test'
 import { parseCertificate, splitCertificates } from '#pki/certificate.ts'
 import { DiagnosisDefinition } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
+import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
+import { parseCalls } from '../../src/server/administrators/calls.ts'
 import { LiveAgent, workloadHeader as metadata, ownSelector, Taken } from '../support/live-agent.ts'
 import { LiveServer } from '../support/live-server.ts'
 
@@ -47,6 +49,26 @@ test('Server.reload() changes lifetimes, limits and spread, and names what needs
   const left = parseCertificate(leaf).notAfterSeconds - Date.now() / 1000
   assert.ok(left > 500 && left <= 600, `${left} s`)
   assert.deepEqual(server.server.reload(config), [], 'it is compared with the start')
+})
+
+test('Server.reload() makes administrators and takes their rights away, on connections that are open', async () => {
+  const { config } = server
+  const node = await server.attest()
+  const count = () => node.connection.client(EntryDefinition).countEntries({})
+  await assert.rejects(count(), { code: 'permission-denied' })
+  assert.deepEqual(server.server.reload({ ...config, admin_ids: [node.id] }), [])
+  assert.ok((await count()).count >= 0)
+  const row = {
+    unix_user: undefined,
+    unix_group: undefined,
+    spiffe_id: node.id,
+    calls: parseCalls(['inventory']),
+    spiffe_id_prefixes: undefined,
+  }
+  server.server.reload({ ...config, admin_ids: [node.id], administrators: [row] })
+  await assert.rejects(count(), { code: 'permission-denied' })
+  server.server.reload(config)
+  await assert.rejects(count(), { code: 'permission-denied' })
 })
 
 test('Agent.reload() changes how processes are told apart, and names what needs a restart', async () => {

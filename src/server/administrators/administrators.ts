@@ -33,23 +33,24 @@ export interface LocalCaller {
   readonly rights: Rights
 }
 
-/** Who may administer: the configuration's word, which does not change while the server runs. */
+/** Who may administer: the configuration's word. Each call asks anew. */
 export class Administrators {
-  /** IDs that the configuration makes administrators; of any trust domain. */
-  readonly ids: ReadonlySet<SpiffeId>
   readonly #options: AdministratorsOptions
-  readonly #rowsById = new Map<SpiffeId, Grant[]>()
+  #word: Word
 
   constructor(options: AdministratorsOptions) {
     this.#options = options
-    for (const row of options.rows ?? []) {
-      const { spiffe_id: id } = row
-      if (id === undefined) continue
-      const grants = this.#rowsById.get(id) ?? []
-      this.#rowsById.set(id, grants)
-      grants.push(grantOf(row, `spiffe_id ${id}`))
-    }
-    this.ids = new Set([...options.adminIds, ...this.#rowsById.keys()])
+    this.#word = wordOf(options)
+  }
+
+  /** IDs that the configuration makes administrators; of any trust domain. */
+  get ids(): ReadonlySet<SpiffeId> {
+    return this.#word.ids
+  }
+
+  /** The configuration has changed: from the next call on this counts. What has begun goes on. */
+  replace(word: Pick<AdministratorsOptions, 'rows' | 'adminIds'>): void {
+    this.#word = wordOf(word)
   }
 
   /**
@@ -58,7 +59,8 @@ export class Administrators {
    * configuration would lock everybody out; both could read the datastore anyhow.
    */
   async ofProcess({ uid, gid, groups = [] }: UnixPeer): Promise<LocalCaller> {
-    const { rows, users, ownUid } = this.#options
+    const { users, ownUid } = this.#options
+    const { rows } = this.#word
     users.refresh()
     const user = await users.nameOf(uid)
     const whole = (by: string): LocalCaller => ({
@@ -84,7 +86,8 @@ export class Administrators {
 
   /** Users and groups of rows that this machine does not know now: such a row is about nobody. */
   async unknownNames(): Promise<readonly string[]> {
-    const { rows = [], users, groups } = this.#options
+    const { users, groups } = this.#options
+    const { rows = [] } = this.#word
     const unknown: string[] = []
     for (const { unix_user: user, unix_group: group } of rows) {
       if (user !== undefined && (await numberOf(user, users)) === undefined) {
@@ -102,13 +105,32 @@ export class Administrators {
    * `admin_ids` or an entry would give it.
    */
   ofId(id: SpiffeId, hasEntry: () => boolean): Rights | undefined {
-    const rows = this.#rowsById.get(id)
+    const rows = this.#word.rowsById.get(id)
     if (rows !== undefined) return new Rights(id, rows)
     const whole = (by: string): Rights =>
       new Rights(id, [{ by, calls: 'all', prefixes: undefined }])
     if (this.ids.has(id)) return whole('admin_ids')
     return hasEntry() ? whole('entry') : undefined
   }
+}
+
+/** What the configuration says, ready to be looked up. */
+interface Word {
+  readonly rows: readonly AdministratorRow[] | undefined
+  readonly rowsById: ReadonlyMap<SpiffeId, readonly Grant[]>
+  readonly ids: ReadonlySet<SpiffeId>
+}
+
+function wordOf({ rows, adminIds }: Pick<AdministratorsOptions, 'rows' | 'adminIds'>): Word {
+  const rowsById = new Map<SpiffeId, Grant[]>()
+  for (const row of rows ?? []) {
+    const { spiffe_id: id } = row
+    if (id === undefined) continue
+    const grants = rowsById.get(id) ?? []
+    rowsById.set(id, grants)
+    grants.push(grantOf(row, `spiffe_id ${id}`))
+  }
+  return { rows, rowsById, ids: new Set([...adminIds, ...rowsById.keys()]) }
 }
 
 const grantOf = (row: AdministratorRow, by: string): Grant => ({
