@@ -295,6 +295,7 @@ test('assay approval lists, shows, approves and denies', async () => {
   )
   const shown = (await assay('show', id)).stdout
   assert.match(shown, /^What +prepare a new X\.509 authority$/m)
+  assert.match(shown, /^Gives rights +no$/m)
   assert.match(shown, /^Still missing +1$/m)
   const { stdout, stderr } = await assay('approve', id.toUpperCase())
   assert.equal(stdout, `agreed to ${id}: prepare a new X.509 authority\n`)

@@ -7,6 +7,7 @@ const record = (approval: Approval) => ({
   id: approval.id,
   state: approval.state,
   what: approval.what,
+  gives_rights: approval.givesRights,
   method: approval.method,
   request: approval.request,
   request_sha256: approval.requestSha256,
@@ -111,6 +112,7 @@ function print(context: CommandContext, approval: Approval): void {
   for (const line of fields([
     ['Request', approval.id],
     ['What', approval.what],
+    ['Gives rights', approval.givesRights ? 'yes: somebody could come to have rights by it' : 'no'],
     ['Asked by', approval.requester],
     ['State', approval.state],
     ['Agreed', approval.approvers.join(', ')],

@@ -81,4 +81,5 @@ const approvalMessage = (approval: Approval): ApprovalMessage => ({
   missing: missingOf(approval),
   requestedAt: approval.requestedAtSeconds,
   expiresAt: approval.expiresAtSeconds,
+  givesRights: approval.isPrivileged,
 })

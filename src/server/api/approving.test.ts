@@ -86,3 +86,24 @@ test('a request is shown as what is approved, and nothing that is left open', as
   await assert.rejects(call(rotate, request), required)
   assert.doesNotMatch(approvals.list()[0]?.request ?? '', /only-this-one/)
 })
+
+test('what gives rights is not remembered when it is too long to be shown', async () => {
+  const { call, approvals } = begin({ entries: 2 })
+  const entries = (count: number, admin: boolean) => ({
+    entries: Array.from({ length: count }, (_, index) => ({
+      id: '',
+      spiffeId: { trustDomain: 'example.org', path: `/${index}` },
+      admin: admin && index === count - 1,
+      downstream: false,
+    })),
+  })
+  const create = '/spire.api.server.entry.v1.Entry/BatchCreateEntry'
+  await assert.rejects(call(create, entries(300, true)), { reason: 'approval-too-long' })
+  assert.deepEqual(approvals.list(), [])
+  await assert.rejects(call(create, entries(300, false)), required)
+  await assert.rejects(call(create, entries(3, true)), required)
+  assert.deepEqual(
+    approvals.list().map(({ isPrivileged }) => isPrivileged),
+    [false, true],
+  )
+})

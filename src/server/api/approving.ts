@@ -4,7 +4,7 @@ import type { Approvals } from '../administrators/approvals.ts'
 import { type CallSet, callSets, calls } from '../administrators/calls.ts'
 import { notesOf } from './call-notes.ts'
 import { callerOf, markApproved, personOf } from './caller.ts'
-import { canonicalJson, requestForPeople, words } from './request-in-words.ts'
+import { canonicalJson, requestForPeople, verifyShownWhole, words } from './request-in-words.ts'
 import type { RequestJudge } from './request-judge.ts'
 
 /** How many administrators have to agree to what changes something in each set, who asks included. */
@@ -52,6 +52,7 @@ export function approving({
     const what = words(method, request)
     const notes = notesOf(context)
     notes.asked = what
+    if (isPrivileged) verifyShownWhole(method, asked)
     const use = approvals.use({
       method,
       hash,

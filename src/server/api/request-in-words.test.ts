@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { canonicalJson, requestForPeople, words } from './request-in-words.ts'
+import { canonicalJson, requestForPeople, verifyShownWhole, words } from './request-in-words.ts'
 
 test('canonicalJson() is one text for one value', () => {
   const value = { b: 1n, a: [Uint8Array.of(1, 2), { d: undefined, c: null }] }
@@ -15,6 +15,28 @@ test('requestForPeople() shows no join token, and not more than one can read', (
   assert.equal(requestForPeople({ ttl: 1, token: 'secret' }), '{"token":"(not shown)","ttl":1}')
   assert.equal(requestForPeople({ ttl: 1, token: '' }), '{"ttl":1}')
   assert.match(requestForPeople({ a: 'x'.repeat(20_000) }), /… \(3624 characters more\)$/)
+})
+
+test('words() names and counts what gives rights before all else', () => {
+  const entryAt = (index: number) => ({
+    id: '',
+    spiffeId: { trustDomain: 'a.org', path: `/${'x'.repeat(40)}${index}` },
+    admin: index === 299,
+    downstream: index === 200,
+  })
+  const entries = Array.from({ length: 300 }, (_, index) => entryAt(index))
+  const text = words('/spire.api.server.entry.v1.Entry/BatchCreateEntry', { entries })
+  assert.match(text, /^create 300 entries \(with the admin or downstream flag: 2\): /)
+  assert.match(text, /x200 \(downstream\), \S+x299 \(admin\), /)
+})
+
+test('verifyShownWhole() refuses what is shown only in part', () => {
+  verifyShownWhole('/x.Y/Z', { a: 'x'.repeat(16 * 1024 - 8) })
+  assert.throws(() => verifyShownWhole('/x.Y/Z', { a: 'x'.repeat(16 * 1024 - 7) }), {
+    code: 'failed-precondition',
+    reason: 'approval-too-long',
+    message: /; split it into smaller requests$/,
+  })
 })
 
 const local = '/spire.api.server.localauthority.v1.LocalAuthority'
@@ -53,7 +75,7 @@ for (const [method, request, expected] of [
   [
     '/spire.api.server.entry.v1.Entry/BatchCreateEntry',
     { entries: [{ id: '', spiffeId: { trustDomain: 'a.org', path: '/x' }, admin: true }] },
-    'create 1 entry: spiffe://a.org/x (admin)',
+    'create 1 entry (with the admin or downstream flag: 1): spiffe://a.org/x (admin)',
   ],
   [
     '/spire.api.server.agent.v1.Agent/CreateJoinToken',

@@ -1,3 +1,4 @@
+import { AssayError } from '#base/errors.ts'
 import { State } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { shortName } from '../administrators/calls.ts'
 
@@ -21,13 +22,32 @@ export function canonicalJson(value: unknown): string {
 
 /** A request as JSON for people: without secrets, and cut off when it is long. */
 export function requestForPeople(request: unknown): string {
-  const { token, ...rest } = request as { readonly token?: string }
-  const text = canonicalJson(
-    token === undefined || token === '' ? rest : { ...rest, token: '(not shown)' },
-  )
+  const text = withoutSecrets(request)
   return text.length <= maxShown
     ? text
     : `${text.slice(0, maxShown)}… (${text.length - maxShown} characters more)`
+}
+
+/**
+ * Nobody can agree to what they are not shown.
+ *
+ * @throws AssayError `failed-precondition`, reason `approval-too-long`, for a request that people see only a part of.
+ */
+export function verifyShownWhole(method: string, request: unknown): void {
+  const { length } = withoutSecrets(request)
+  if (length <= maxShown) return
+  throw new AssayError(
+    'failed-precondition',
+    `cannot ask for approval to ${words(method, request)}: somebody could come to have rights by it, and of its ${length} characters as JSON only ${maxShown} can be shown to who agrees; split it into smaller requests`,
+    { reason: 'approval-too-long' },
+  )
+}
+
+function withoutSecrets(request: unknown): string {
+  const { token, ...rest } = request as { readonly token?: string }
+  return canonicalJson(
+    token === undefined || token === '' ? rest : { ...rest, token: '(not shown)' },
+  )
 }
 
 /** What a call is to do, in words that go on after "cannot". */
@@ -69,7 +89,7 @@ function sentence(name: string, request: unknown): string {
     case 'Entry/BatchUpdateEntry': {
       const { entries } = request as { readonly entries: readonly EntryFields[] }
       const verb = name === 'Entry/BatchCreateEntry' ? 'create' : 'update'
-      return `${verb} ${named(entries.map(entryWords), 'entry', 'entries')}`
+      return `${verb} ${entriesInWords(entries)}`
     }
     case 'Entry/BatchDeleteEntry':
       return `delete ${named((request as { readonly ids: readonly string[] }).ids, 'entry', 'entries')}`
@@ -118,6 +138,17 @@ function entryWords({ id, spiffeId, admin, downstream }: EntryFields): string {
   const of = spiffeId === undefined ? id : `spiffe://${spiffeId.trustDomain}${spiffeId.path}`
   return `${of}${admin ? ' (admin)' : ''}${downstream ? ' (downstream)' : ''}`
 }
+
+/** What gives rights is counted, and named before all else. */
+function entriesInWords(entries: readonly EntryFields[]): string {
+  const flagged = entries.filter(hasFlag)
+  const counted =
+    flagged.length === 0 ? '' : ` (with the admin or downstream flag: ${flagged.length})`
+  const inOrder = [...flagged, ...entries.filter((entry) => !hasFlag(entry))]
+  return named(inOrder.map(entryWords), `entry${counted}`, `entries${counted}`)
+}
+
+const hasFlag = ({ admin, downstream }: EntryFields): boolean => admin || downstream
 
 /** `2 TPMs: a, b` */
 function named(items: readonly string[], one: string, many = `${one}s`): string {

@@ -25,6 +25,8 @@ export interface Approval {
   /** Unix time. */
   requestedAt: number;
   expiresAt: number;
+  /** Somebody could come to have rights by it; only who has all rights may agree. */
+  givesRights: boolean;
 }
 
 export interface ListApprovalsRequest {
@@ -61,6 +63,7 @@ function createBaseApproval(): Approval {
     missing: 0,
     requestedAt: 0,
     expiresAt: 0,
+    givesRights: false,
   };
 }
 
@@ -107,6 +110,9 @@ export const Approval: MessageFns<Approval> = {
         throw new globalThis.Error("value provided for field BigInt(message.expiresAt) of type int64 too large");
       }
       writer.uint32(96).int64(BigInt(message.expiresAt));
+    }
+    if (message.givesRights !== false) {
+      writer.uint32(104).bool(message.givesRights);
     }
     return writer;
   },
@@ -220,6 +226,14 @@ export const Approval: MessageFns<Approval> = {
             message.expiresAt = longToNumber(reader.int64());
             continue;
           }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.givesRights = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -270,6 +284,9 @@ export const Approval: MessageFns<Approval> = {
     if (message.expiresAt !== undefined) {
       obj.expires_at = globalThis.String(message.expiresAt);
     }
+    if (message.givesRights !== undefined) {
+      obj.gives_rights = message.givesRights;
+    }
     return obj;
   },
 
@@ -290,6 +307,7 @@ export const Approval: MessageFns<Approval> = {
     message.missing = object.missing ?? 0;
     message.requestedAt = object.requestedAt ?? 0;
     message.expiresAt = object.expiresAt ?? 0;
+    message.givesRights = object.givesRights ?? false;
     return message;
   },
 };
