@@ -148,7 +148,7 @@ async function reload(
   try {
     const config = await loadConfig(serverConfigSchema, file)
     log.level = config.log_level
-    const restart = running.server?.reload(config)
+    const restart = await running.server?.reload(config)
     if (restart === undefined)
       log.warn({}, 'only log_level is read while the server starts; reload again')
     else if (restart.length > 0) log.warn({}, `needs a restart: ${restart.join(', ')}`)

@@ -156,11 +156,12 @@ export class Server implements AsyncDisposable {
    * Takes over what may change while the server runs, {@link liveKeys}, and returns the other keys that have changed
    * since the start: those need a restart. The log's level is the caller's.
    */
-  reload(config: ServerConfig): readonly string[] {
+  async reload(config: ServerConfig): Promise<readonly string[]> {
     const { live, process, administrators } = this.#parts
     for (const warning of configWarnings(config)) process.log.warn({}, warning)
     live.config = config
     administrators.replace({ rows: config.administrators, adminIds: config.admin_ids })
+    await warnOfUnknown(administrators, process)
     // Whom nothing but its row let in is shut out now.
     void this.#tls?.verifyClientsAgain()
     return changedKeys(this.#parts.config, config).filter((key) => !liveKeys.includes(key))
@@ -395,9 +396,7 @@ async function openParts(
   }
 
   const administrators = newAdministrators(config, process)
-  for (const who of await administrators.unknownNames()) {
-    log.warn({ who }, 'administrators names somebody this machine does not know')
-  }
+  await warnOfUnknown(administrators, process)
   const approvals = new Approvals({ clock, random })
   const needsApproval = mostNeeded(config.approvals) > 1
   const guard = new Guard({ administrators, entries, needsApproval })
@@ -503,6 +502,15 @@ async function openParts(
       { spiffeId: agentId, address, connectedFrom: other },
       'a node has attested while it is connected from another address; is its secret in two places?',
     )
+  }
+}
+
+async function warnOfUnknown(
+  administrators: Administrators,
+  { log }: Pick<ServerProcess, 'log'>,
+): Promise<void> {
+  for (const who of await administrators.unknownNames()) {
+    log.warn({ who }, 'administrators names somebody this machine does not know')
   }
 }
 

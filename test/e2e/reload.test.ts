@@ -24,7 +24,7 @@ test('Server.reload() changes lifetimes, limits and spread, and names what needs
       params: Array.from({ length: 501 }, () => ({ entryId: 'none', csr: new Uint8Array() })),
     })
   await assert.rejects(sign(), { reason: 'rate-limit-burst' })
-  const restart = server.server.reload({
+  const restart = await server.server.reload({
     ...config,
     default_x509_svid_ttl: 600,
     replacement_spread: 7,
@@ -48,7 +48,7 @@ test('Server.reload() changes lifetimes, limits and spread, and names what needs
   assert.ok(leaf !== undefined)
   const left = parseCertificate(leaf).notAfterSeconds - Date.now() / 1000
   assert.ok(left > 500 && left <= 600, `${left} s`)
-  assert.deepEqual(server.server.reload(config), [], 'it is compared with the start')
+  assert.deepEqual(await server.server.reload(config), [], 'it is compared with the start')
 })
 
 test('Server.reload() makes administrators and takes their rights away, on connections that are open', async () => {
@@ -56,7 +56,7 @@ test('Server.reload() makes administrators and takes their rights away, on conne
   const node = await server.attest()
   const count = () => node.connection.client(EntryDefinition).countEntries({})
   await assert.rejects(count(), { code: 'permission-denied' })
-  assert.deepEqual(server.server.reload({ ...config, admin_ids: [node.id] }), [])
+  assert.deepEqual(await server.server.reload({ ...config, admin_ids: [node.id] }), [])
   assert.ok((await count()).count >= 0)
   const row = {
     unix_user: undefined,
@@ -65,9 +65,12 @@ test('Server.reload() makes administrators and takes their rights away, on conne
     calls: parseCalls(['inventory']),
     spiffe_id_prefixes: undefined,
   }
-  server.server.reload({ ...config, admin_ids: [node.id], administrators: [row] })
+  await server.server.reload({ ...config, admin_ids: [node.id], administrators: [row] })
   await assert.rejects(count(), { code: 'permission-denied' })
-  server.server.reload(config)
+  const nobody = { ...row, unix_user: 'no-such-user-here', spiffe_id: undefined }
+  await server.server.reload({ ...config, administrators: [nobody] })
+  assert.match(server.lines.at(-1) ?? '', /no-such-user-here.*does not know/)
+  await server.server.reload(config)
   await assert.rejects(count(), { code: 'permission-denied' })
 })
 
