@@ -68,7 +68,8 @@ const packages: readonly Package[] = [
       const notices = readFileSync(join(build.nodeDirectory, 'LICENSE'), 'utf8')
       staging.writeCompressed('/usr/share/doc/assay-common/node-notices', notices)
       staging.write(`${library}/package.json`, `${JSON.stringify(runtimeManifest, null, 2)}\n`)
-      for (const file of globSync('*.md', { cwd: join(root, 'docs') }).sort()) {
+      const documents = ['*.md', 'operations/*.md', 'monitoring/*']
+      for (const file of globSync(documents, { cwd: join(root, 'docs') }).sort()) {
         if (file !== 'README.md')
           staging.copy(`/usr/share/doc/assay-common/${file}`, join(root, 'docs', file))
       }
