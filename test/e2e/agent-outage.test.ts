@@ -150,5 +150,10 @@ test('the agent extends its own SVID before it expires', async () => {
   const { agents } = await server.local.client(AgentDefinition).listAgents({})
   assert.equal(agents.length, 1)
   await server.createEntry({ parent, path: '/later', selectors: [ownSelector] })
-  await agent.ready(2)
+  await eventually(async () => {
+    // What waits between two attempts waits by this clock.
+    await clock.advance(Temporal.Duration.from({ milliseconds: 20 }))
+    const { state, entries } = await agent.status()
+    return state === 'ready' && entries >= 2 ? true : undefined
+  }, 'the later entry')
 })

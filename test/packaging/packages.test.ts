@@ -304,7 +304,7 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
         sed -i 's/^log_level: info/log_level: debug/' /etc/assay/${half}.yaml
         systemctl reload ${unit}`)
       await machine.until(['journalctl', '--output=cat', `--unit=${unit}`], ({ stdout }) =>
-        /log level read again.*logLevel=debug/.test(stdout),
+        /the configuration was read again.*logLevel=debug/.test(stdout),
       )
       assert.equal(await pidOf(unit), pid)
     }

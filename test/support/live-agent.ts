@@ -181,8 +181,9 @@ export function breath(milliseconds = 2): Promise<void> {
 
 /** Moves a clock that server and agent share, in steps small enough that each hears what the other says meanwhile. */
 export async function passTime(clock: FakeClock, minutes: number): Promise<void> {
-  for (let seconds = 0; seconds < minutes * 60; seconds += 20) {
-    await clock.advance(Temporal.Duration.from({ seconds: 20 }))
+  // Steps that are small beside the limits of calls, which are answered in real time.
+  for (let seconds = 0; seconds < minutes * 60; seconds += 5) {
+    await clock.advance(Temporal.Duration.from({ seconds: 5 }))
     await breath()
   }
 }
