@@ -126,17 +126,27 @@ export class Membership {
     const report = (s: AbortSignal) => reporter.run(s)
     const onLost = () => this.#renewIfRefused()
     await runTasks(AbortSignal.any([signal, stop.signal]), [
-      async (s) =>
-        ended(
-          await followServer(
-            { watch, report, onLost, identities, status, metrics, clock, random, log },
-            s,
-          ),
-        ),
+      async (s) => {
+        const options = { watch, report, onLost, identities, status, metrics, clock, random, log }
+        ended(await this.#followEachIdentity(() => followServer(options, s)))
+      },
       async (s) => ended(await this.#svid.keep(identity, s)),
     ])
     signal.throwIfAborted()
     return end
+  }
+
+  /**
+   * Follows until the server wants the node to prove itself although no renewal is on its way: it ends the stream of an
+   * SVID at the moment in which it has made the next one, which may come here later.
+   */
+  async #followEachIdentity(follow: () => Promise<SyncEnd>): Promise<SyncEnd> {
+    for (;;) {
+      const { generation } = this.#svid
+      const end = await follow()
+      await this.#svid.settled()
+      if (end === 'banned' || this.#svid.generation === generation) return end
+    }
   }
 
   /** Tries until it succeeds. Undefined: the server has banned the node. */

@@ -1,6 +1,6 @@
 // An agent that proves itself by a TPM: nothing of its identity is on disk, and it comes back by itself.
 import assert from 'node:assert/strict'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import { SystemClock } from '#base/clock.ts'
 import { connectUnix } from '#rpc/client.ts'
@@ -70,6 +70,9 @@ test('an agent with a TPM proves itself anew for each SVID of its own', async ()
   )
   assert.equal(next.agentId, agentId)
   assert.equal(await ownId(), assay.id('/web'))
+  const log = readFileSync(assay.at('assay-agent.log'), 'utf8')
+  assert.match(log, /the agent has a new SVID/)
+  assert.doesNotMatch(log, /wants this node to prove itself again/, 'one proof is enough')
 })
 
 test('R14 an agent whose TPM is lost serves on, says so, and recovers without a restart', async () => {

@@ -113,3 +113,44 @@ test('AgentSvid.renewBy() defers nothing: the earliest of its times and half of 
   await it.clock.advance(minutes(30))
   assert.deepEqual(it.renewedMinutes(), [20, 50])
 })
+
+test('AgentSvid.keep() of another identity forgets what was said of the one before', async () => {
+  await using one = bench()
+  one.server.failure = new AssayError('permission-denied', 'no', { reason: 'agent-not-active' })
+  one.svid.renewBy(one.at(0))
+  await turns()
+  assert.equal(one.end(), 'must-reattest')
+  assert.equal(one.attempts(), 1)
+  const stop = new AbortController()
+  const now = one.at(0) / 1000
+  const again = one.svid.keep(
+    {
+      spiffeId: parseSpiffeId('spiffe://example.org/spire/agent/tpm/1'),
+      key,
+      certificates: [],
+      issuedAtSeconds: now,
+      expiresAtSeconds: now + 3600,
+      canReattest: true,
+    },
+    stop.signal,
+  )
+  await turns()
+  assert.equal(one.attempts(), 1, 'a fresh identity is not replaced at once')
+  stop.abort(new Error('the test is over'))
+  await assert.rejects(again, /the test is over/)
+})
+
+test('AgentSvid.settled() waits for a renewal that is under way, and generation counts those that came', async () => {
+  await using one = bench()
+  await one.svid.settled()
+  assert.equal(one.svid.generation, 0)
+  one.svid.renewBy(one.at(0))
+  await turns()
+  await one.svid.settled()
+  assert.equal(one.svid.generation, 1)
+  one.server.failure = new Error('away')
+  one.svid.renewBy(one.at(0))
+  await turns()
+  await one.svid.settled()
+  assert.equal(one.svid.generation, 1)
+})

@@ -25,6 +25,8 @@ export class AgentSvid {
   /** No later than this the present one is replaced. Unix time. */
   #replaceAtMs = Number.POSITIVE_INFINITY
   #dueAtMs: number | undefined
+  #renewing: Promise<unknown> = Promise.resolve()
+  #generation = 0
 
   constructor(options: AgentSvidOptions) {
     this.#options = options
@@ -34,6 +36,16 @@ export class AgentSvid {
   /** When the next one is asked for, Unix time; undefined: there is none to replace. */
   get dueAtMs(): number | undefined {
     return this.#dueAtMs
+  }
+
+  /** How many times it was replaced. */
+  get generation(): number {
+    return this.#generation
+  }
+
+  /** Waits until a renewal that is under way has come to something. */
+  async settled(): Promise<void> {
+    await this.#renewing
   }
 
   /** Its authority is tainted or revoked: it is replaced at `atMs` (Unix time), unless it is due earlier. */
@@ -54,12 +66,17 @@ export class AgentSvid {
       random,
     })
     let current = first
+    // What was said of an earlier one is not about this one.
+    this.#replaceAtMs = Number.POSITIVE_INFINITY
     for (;;) {
       await this.#untilDue(current, signal)
+      const { promise, resolve } = Promise.withResolvers<void>()
+      this.#renewing = promise
       try {
         current = await this.#options.renew(current, signal)
         this.#replaceAtMs = Number.POSITIVE_INFINITY
         await this.#options.onRenewed(current)
+        this.#generation += 1
         backoff.reset()
         log.info(
           { spiffeId: current.spiffeId, expiresAt: instantText(current.expiresAtSeconds) },
@@ -73,7 +90,10 @@ export class AgentSvid {
           { error: messageOf(error), expiresAt: instantText(current.expiresAtSeconds) },
           'cannot renew the agent’s SVID; it is tried again',
         )
+        resolve()
         await clock.sleep(backoff.next(), signal)
+      } finally {
+        resolve()
       }
     }
   }
