@@ -183,7 +183,10 @@ export class Server implements AsyncDisposable {
     const { notifier } = process
     using _identity = serverSvid.onRotate(() => this.#tls?.updateIdentity())
     using _clients = bundles.onChange(() => void this.#tls?.verifyClientsAgain())
-    using _status = keyManager.onStatus(() => this.#tellStatus())
+    using _status = keyManager.onStatus(({ state }) => {
+      if (state === 'ok' && this.#tls !== undefined) holdings.opened()
+      this.#tellStatus()
+    })
     using _used = serverSvid.onRotate((identity) => holdings.serverUses(identity.authorityId))
     const shown = serverSvid.current()
     if (shown !== undefined) holdings.serverUses(shown.authorityId)
@@ -240,6 +243,7 @@ export class Server implements AsyncDisposable {
       keepaliveMs: 60_000,
     })
     process.log.info({ address, port: this.#tls.port, trustDomain }, 'agents can connect')
+    this.#parts.holdings.opened()
   }
 
   /** When there was no SVID at the start. */

@@ -71,8 +71,7 @@ async function chosen(
 const authorityOption: Option = {
   name: 'authority-id',
   value: 'ID',
-  summary:
-    "the authority, as 'assay authority show' names it; the only one there can be when absent",
+  summary: 'which authority; the prepared one, or the one replaced last, when absent',
 }
 
 const upstreamOption: Option = {
@@ -206,7 +205,7 @@ const revoke: Command = {
   ],
   details: `
 KIND is x509 or jwt. It cannot be undone. While nodes hold SVIDs of it, or tokens of it are valid, --force is needed;
-'assay hsm rotate --retire' waits for them instead.`,
+'assay hsm status' shows when nobody depends on it any more.`,
   async run(context) {
     const kind = kindOf(context, 'revoke')
     using connection = await connectServer(context)
@@ -255,10 +254,10 @@ async function requireUnused(
   const what =
     key.purpose === 'jwt'
       ? 'tokens that it signed are valid'
-      : `${count(key.nodes, 'node')} hold ${count(key.svids, 'SVID')} of it, valid`
+      : `${count(key.svids, 'SVID')} of it on ${count(key.nodes, 'node')} are valid`
   throw new AssayError(
     'failed-precondition',
-    `cannot revoke ${authorityId}: ${what} until ${timeLeftText(key.signedUntil, now)}\n'assay hsm rotate' with --retire waits for that; --force revokes now, and breaks them`,
+    `cannot revoke ${authorityId}: ${what} until ${timeLeftText(key.signedUntil, now)}\ntainting has them replaced, 'assay hsm status' shows when nobody depends on it; --force revokes now, and breaks them`,
     { reason: 'authority-in-use' },
   )
 }

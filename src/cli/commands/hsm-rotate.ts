@@ -130,6 +130,19 @@ async function follow(context: CommandContext, kind: Kind, wishes: Wishes): Prom
   }
 }
 
+/** Retiring ends one authority. Those that were replaced before it are trusted until they expire. */
+async function tellOfOlder(context: CommandContext, kind: Kind): Promise<void> {
+  using connection = await streamServer(context)
+  const { keys } = await connection.client(KeysDefinition).getStatus({}, { signal: context.signal })
+  const purpose = kind === 'x509' ? 'x509-ca' : 'jwt'
+  for (const key of keys) {
+    if (key.purpose !== purpose || key.state !== 'old') continue
+    context.note(
+      `${kind}: ${key.authorityId}, replaced before, is trusted until it expires; 'assay authority taint ${kind} --authority-id ${key.authorityId}' and then 'revoke' end it`,
+    )
+  }
+}
+
 function kindsOf(context: CommandContext): readonly Kind[] {
   const [text] = context.positionals
   if (text === 'all') return ['x509', 'jwt']
@@ -187,7 +200,10 @@ server. With --json each step is one line.`,
     const kinds = kindsOf(context)
     const wishes = wishesOf(context)
     try {
-      for (const kind of kinds) await follow(context, kind, wishes)
+      for (const kind of kinds) {
+        await follow(context, kind, wishes)
+        if (wishes.retire && !context.json) await tellOfOlder(context, kind)
+      }
     } catch (error) {
       if (context.signal.aborted && !context.json) {
         context.note('the rotation stays where it is; the same command goes on with it')

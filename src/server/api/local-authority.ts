@@ -84,11 +84,10 @@ export function newLocalAuthorityService(
         reason: 'no-active-authority',
       })
     }
-    // Of several old ones the last is what an operator has just replaced.
     return {
       active: stateMessage(active),
       prepared: optional(states.find(({ state }) => state === 'prepared')),
-      old: optional(states.findLast(({ state }) => state === 'old')),
+      old: optional(lastReplaced(states)),
     }
   }
 
@@ -106,6 +105,11 @@ export function newLocalAuthorityService(
 function note(context: CallContext, authorityId: string): void {
   notesOf(context).subject = authorityId.slice(0, 255)
 }
+
+/** What an operator has replaced last; one that was prepared and given up has never signed. */
+const lastReplaced = (states: readonly AuthorityState[]): AuthorityState | undefined =>
+  states.findLast(({ state, signedUntilSeconds }) => state === 'old' && signedUntilSeconds > 0) ??
+  states.findLast(({ state }) => state === 'old')
 
 const stateMessage = (state: AuthorityState): StateMessage => ({
   authorityId: state.authorityId,

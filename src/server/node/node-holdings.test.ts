@@ -30,6 +30,7 @@ function newHoldings(ids: readonly SpiffeId[] = [a, b]) {
     isConnected: (id) => connected.has(id),
     clock,
   })
+  holdings.opened()
   const advance = (seconds: number) => clock.advance(Temporal.Duration.from({ seconds }))
   return { holdings, records, put, connected, advance, nowSeconds }
 }
@@ -109,6 +110,17 @@ test('survey() waits for every node after a start, then for those that are there
   assert.deepEqual(holdings.survey(1n), { live: 1, lacking: [a], away: 2 })
   holdings.seen(c)
   assert.equal(holdings.survey(1n).live, 2, 'it is back')
+})
+
+test('survey() gives every node the time to come when it can come again', async () => {
+  const { holdings, connected, advance } = newHoldings([a, b])
+  connected.add(a)
+  await advance(100)
+  assert.equal(holdings.survey(1n).away, 1)
+  holdings.opened()
+  assert.equal(holdings.survey(1n).away, 0, 'what kept them away is over')
+  await advance(60)
+  assert.equal(holdings.survey(1n).away, 1)
 })
 
 test('survey() leaves out nodes that are banned or whose SVID has expired', async () => {

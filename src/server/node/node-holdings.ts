@@ -72,6 +72,8 @@ const liveSeconds = 60
 export class NodeHoldings implements Holders {
   readonly #options: NodeHoldingsOptions
   readonly #startedAtSeconds: number
+  /** Since when agents can come, and be let in. Undefined: they cannot yet. */
+  #openSinceSeconds: number | undefined
   readonly #holdings = new Map<SpiffeId, Holding>()
   readonly #listeners = new Set<() => void>()
   #serverAuthorityId = ''
@@ -79,6 +81,11 @@ export class NodeHoldings implements Holders {
   constructor(options: NodeHoldingsOptions) {
     this.#options = options
     this.#startedAtSeconds = this.#nowSeconds()
+  }
+
+  /** Agents can come from now on, or can be let in again: all get the time to do so. */
+  opened(): void {
+    this.#openSinceSeconds = this.#nowSeconds()
   }
 
   /** The agent has made a call. */
@@ -203,8 +210,9 @@ export class NodeHoldings implements Holders {
   }
 
   #isLive({ agentId }: AttestedNodeRecord): boolean {
-    if (this.#options.isConnected(agentId)) return true
-    const heardSeconds = this.#holdings.get(agentId)?.lastSeenSeconds ?? this.#startedAtSeconds
+    if (this.#options.isConnected(agentId) || this.#openSinceSeconds === undefined) return true
+    const lastSeenSeconds = this.#holdings.get(agentId)?.lastSeenSeconds ?? 0
+    const heardSeconds = Math.max(lastSeenSeconds, this.#openSinceSeconds)
     return this.#nowSeconds() - heardSeconds < liveSeconds
   }
 
