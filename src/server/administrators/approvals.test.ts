@@ -134,6 +134,23 @@ test('Approvals.use() lets a resumable call begin again until it has ended well,
   assert.notEqual(ask(given), id)
 })
 
+test('Approvals.deny() refuses while the call is under way, and keeps it from being begun again', () => {
+  const { approvals, ask } = begin()
+  const given = { isResumable: true }
+  const id = ask(given)
+  approvals.approve(id, bob)
+  const use = approvals.use(wish(given))
+  for (const person of [alice, carol]) {
+    assert.throws(() => approvals.deny(id, person), {
+      code: 'failed-precondition',
+      reason: 'approval-in-use',
+    })
+  }
+  use.end(false)
+  assert.equal(approvals.deny(id, carol).state, 'denied')
+  assert.throws(() => approvals.use(wish(given)), { reason: 'approval-denied' })
+})
+
 test('Approvals remember so many wishes and no more', () => {
   const { approvals, ask } = begin()
   for (let i = 0; i < maxWishesPerPerson; i++) ask({ hash: String(i) })

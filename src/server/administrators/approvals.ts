@@ -151,9 +151,20 @@ export class Approvals {
     })
   }
 
-  /** It is not to be done. @throws AssayError `not-found`; `failed-precondition` while it is under way. */
+  /**
+   * It is not to be done.
+   *
+   * @throws AssayError `not-found`; `failed-precondition`, reason `approval-in-use`, while it is under way.
+   */
   deny(id: string, person: Person): Approval {
     const approval = this.#existing(id)
+    if (this.#inUse.has(id)) {
+      throw new AssayError(
+        'failed-precondition',
+        `cannot deny ${id}: it was approved, and ${approval.requester.name} is about it now; have that interrupted, then deny it`,
+        { reason: 'approval-in-use' },
+      )
+    }
     if (approval.requester.key === person.key) {
       this.#byId.delete(id)
       return { ...approval, state: 'denied', deniedBy: person }
