@@ -275,7 +275,7 @@ export const serverConfigSchema = object({
   approvals: object({
     entries: agreeing(),
     nodes: agreeing().describe('Not for a ban: that must not wait for anybody.'),
-    inventory: agreeing().describe('Not for denying and banning TPMs.'),
+    inventory: agreeing().describe('Not for denying and banning TPMs under the name they have.'),
     bundles: agreeing(),
     svids: agreeing(),
     authorities: agreeing(),

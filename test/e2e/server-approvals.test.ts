@@ -156,8 +156,16 @@ test('a denial is told to who asked', async () => {
 test('a TPM is allowed by two, and stopped by one', async () => {
   const endorsementKeyHash = 'a'.repeat(64)
   for (const state of [State.BANNED, State.DENIED]) {
+    const renaming = { endorsementKeyHash, state, nodeName: 'renamed' }
+    await alice.approvals.deny({ id: await waits(alice.inventory.setState(renaming)) })
     await alice.inventory.setState({ endorsementKeyHash, state })
   }
+  assert.equal((await live.datastore.inventoryRecord(endorsementKeyHash))?.nodeName, '')
+  const prefix = { endorsementKeyHash: 'a'.repeat(8) }
+  const isPart = { reason: 'approval-whole-hash' }
+  await assert.rejects(alice.inventory.setState({ ...prefix, state: State.ALLOWED }), isPart)
+  await assert.rejects(alice.inventory.delete(prefix), isPart)
+  await alice.inventory.setState({ ...prefix, state: State.DENIED })
   await alice.inventory.import({ records: [{ endorsementKeyHash }], dryRun: true })
   await waits(alice.inventory.import({ records: [{ endorsementKeyHash }] }))
   await waits(alice.inventory.delete({ endorsementKeyHash }))

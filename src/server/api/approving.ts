@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { AssayError } from '#base/errors.ts'
 import type { Interceptor } from '#rpc/service.ts'
 import type { Approvals } from '../administrators/approvals.ts'
 import { type CallSet, callSets, calls } from '../administrators/calls.ts'
@@ -15,6 +16,8 @@ export const mostNeeded = (needed: NeededApprovals): number =>
   Math.max(1, ...callSets.map((set) => needed[set] ?? 1))
 
 const rotate = '/assay.server.v1.Keys/Rotate'
+const setState = '/assay.server.v1.Inventory/SetState'
+const forget = '/assay.server.v1.Inventory/Delete'
 
 /** Makes calls wait for the agreement of others. It stands behind authorization, which says whose call it is. */
 export function approving({
@@ -53,6 +56,7 @@ export function approving({
     const notes = notesOf(context)
     notes.asked = what
     if (isPrivileged) verifyShownWhole(method, asked)
+    verifyWholeHash(method, request)
     const use = approvals.use({
       method,
       hash,
@@ -82,6 +86,18 @@ export function approving({
     if (set === undefined || !isSet(set)) return most
     return judge.onlyTakesAway(method, request) ? 1 : (needed[set] ?? 1)
   }
+}
+
+/** The first digits of a hash may come to mean another TPM after others have agreed. */
+function verifyWholeHash(method: string, request: unknown): void {
+  if (method !== setState && method !== forget) return
+  const { endorsementKeyHash: hash } = request as { readonly endorsementKeyHash: string }
+  if (/^[0-9a-f]{64}$/.test(hash)) return
+  throw new AssayError(
+    'failed-precondition',
+    `cannot ask for approval to ${words(method, request)}: its first digits could mean another TPM later; give all 64, which 'assay inventory list' shows`,
+    { reason: 'approval-whole-hash' },
+  )
 }
 
 const isSet = (name: string): name is CallSet => callSets.some((set) => set === name)

@@ -89,8 +89,8 @@ export class RequestJudge {
       return (request as { readonly dryRun: boolean }).dryRun
     }
     if (method !== '/assay.server.v1.Inventory/SetState') return false
-    const { state } = request as { readonly state: State }
-    return state === State.BANNED || state === State.DENIED
+    const { state, nodeName } = request as { readonly state: State; readonly nodeName: string }
+    return (state === State.BANNED || state === State.DENIED) && nodeName === ''
   }
 
   async #ofEntries(entries: readonly EntryMessage[]): Promise<boolean> {
