@@ -673,10 +673,13 @@ test('authority prepare, activate, taint and revoke are the single steps', async
     assert.deepEqual(await lines('authority', 'taint', kind, '--authority-id', id), [
       `tainted ${id}`,
     ])
-    await fails(1, ['authority', 'taint', kind, '--json'], { message: /tainted already/ })
-    assert.partialDeepStrictEqual(await json(['authority', 'revoke', kind, '--force']), {
-      authority_id: id,
+    const chosen = ['--authority-id', id]
+    await fails(1, ['authority', 'taint', kind, ...chosen, '--json'], {
+      message: /tainted already/,
     })
+    const revoke = ['authority', 'revoke', kind, ...chosen, '--force']
+    assert.partialDeepStrictEqual(await json(revoke), { authority_id: id })
+    assert.match((await lines('authority', 'taint', kind))[0] ?? '', /^tainted \w+$/)
   }
   await fails(1, ['authority', 'taint', 'x509', '--subject-key-id', 'ab'], { message: /upstream/ })
   await fails(2, ['authority', 'revoke', 'jwt', '--subject-key-id', 'ab'], { message: /x509/ })
