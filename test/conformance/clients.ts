@@ -2,6 +2,7 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import process from 'node:process'
 import { createInterface } from 'node:readline'
+import { goProgram } from '../support/go-program.ts'
 
 const root = new URL('../..', import.meta.url).pathname.replace(/\/$/, '')
 const cache = `${root}/.cache/conformance`
@@ -19,14 +20,8 @@ export type Client =
 
 /** Builds the go-spiffe client, once for a version of its sources. */
 export function goClient(): Client {
-  if (spawnSync('go', ['version']).status !== 0) return { missing: 'Go is not installed' }
-  const directory = `${root}/test/conformance/go`
-  const binary = `${cache}/go-client`
-  mkdirSync(cache, { recursive: true })
-  const built = spawnSync('go', ['build', '-o', binary, '.'], { cwd: directory, encoding: 'utf8' })
-  if (built.status !== 0)
-    return { missing: `Go cannot build it: ${built.stderr.trim().split('\n').at(-1)}` }
-  return { command: [binary] }
+  const program = goProgram('test/conformance/go', 'go-client')
+  return program.missing === undefined ? { command: [program.binary] } : program
 }
 
 /** Makes a virtual environment with py-spiffe, once for a version of its requirements. */

@@ -8,16 +8,20 @@ import { test } from 'node:test'
 import { promisify } from 'node:util'
 import { parse } from 'yaml'
 import { metricNames } from '#telemetry/metrics.ts'
+import { goProgram } from '../support/go-program.ts'
 
 const run = promisify(execFile)
 const root = new URL('../..', import.meta.url).pathname
 const text = (path: string): Promise<string> => readFile(join(root, path), 'utf8')
 
-const hasPromtool = await run('promtool', ['--version']).then(
-  () => true,
-  () => false,
-)
-const skip = hasPromtool ? false : 'promtool is not there (Debian package prometheus)'
+/** On the path, or where scripts/install puts it. */
+const promtools = ['promtool', join(root, '.cache/tools/promtool')]
+const found = await Promise.allSettled(promtools.map((path) => run(path, ['--version'])))
+const promtool = promtools[found.findIndex(({ status }) => status === 'fulfilled')] ?? ''
+const skip = promtool === '' && 'promtool is not there (scripts/install check)'
+
+const grafana = goProgram('test/documents/grafana', 'grafana-dashboard')
+const skipGrafana = grafana.missing ?? false
 
 interface Rule {
   readonly alert: string
@@ -64,17 +68,12 @@ const named = (written: string): ReadonlySet<string> =>
   )
 
 test('promtool takes the alert rules', { skip }, async () => {
-  await run('promtool', [
-    'check',
-    'rules',
-    '--lint-fatal',
-    join(root, 'docs/monitoring/alerts.yaml'),
-  ])
+  await run(promtool, ['check', 'rules', '--lint-fatal', join(root, 'docs/monitoring/alerts.yaml')])
 })
 
 test('every alert rule fires when it has to, and none when all is well', { skip }, async () => {
   const cases = join(root, 'test/documents/alerts.promtool.yaml')
-  await run('promtool', ['test', 'rules', cases])
+  await run(promtool, ['test', 'rules', cases])
   const tried = await readFile(cases, 'utf8')
   const untried = rules.filter(({ alert }) => !tried.includes(`"${alert}"`))
   assert.deepEqual(
@@ -92,9 +91,42 @@ test('every query of the dashboard is PromQL', { skip }, async () => {
       expr: expr.replaceAll('$__rate_interval', '5m'),
     }))
     await writeFile(file, JSON.stringify({ groups: [{ name: 'dashboard', rules: asRules }] }))
-    await run('promtool', ['check', 'rules', '--lint=none', file])
+    await run(promtool, ['check', 'rules', '--lint=none', file])
   } finally {
     await rm(directory, { recursive: true })
+  }
+})
+
+/** What Grafana's schema says against a dashboard; empty when nothing. */
+async function grafanaRefuses(json: string): Promise<string> {
+  assert.ok(grafana.missing === undefined)
+  const directory = await mkdtemp(join(tmpdir(), 'assay-dashboard-'))
+  try {
+    const file = join(directory, 'dashboard.json')
+    await writeFile(file, json)
+    return await run(grafana.binary, [file]).then(
+      () => '',
+      (error: { readonly stderr: string }) => error.stderr,
+    )
+  } finally {
+    await rm(directory, { recursive: true })
+  }
+}
+
+test("the dashboard is right by Grafana's own schema", { skip: skipGrafana }, async () => {
+  assert.equal(await grafanaRefuses(await text('docs/monitoring/dashboard.json')), '')
+})
+
+test("Grafana's schema refuses what it does not know, or misses", {
+  skip: skipGrafana,
+}, async () => {
+  const written = await text('docs/monitoring/dashboard.json')
+  for (const [from, to, says] of [
+    ['"expr":', '"query":', /targets\[0\]\.Dataquery: unexpected field 'query'/],
+    ['"justifyMode": "auto",', '', /options\.justifyMode: required field is missing/],
+    ['"schemaVersion": 38', '"schemaVersion": "38"', /schemaVersion: json: cannot unmarshal/],
+  ] as const) {
+    assert.match(await grafanaRefuses(written.replace(from, to)), says)
   }
 })
 
