@@ -61,7 +61,7 @@ test('setup asks nobody where nobody is, and says what is missing; --dry-run wri
   const text = readFileSync(serverYaml, 'utf8')
   const dry = await setupServer('--trust-domain', 'example.org', '--keys', 'disk', '--dry-run')
   assert.equal(dry.status, 0, dry.stderr)
-  assert.match(dry.stderr, /^warning: with keys on disk/m)
+  assert.match(dry.stderr, /^warning: signing keys are in the file .*no HSM protects them/m)
   assert.match(dry.stderr, /^ {2}\+ key_manager: \{ disk: \{ *\} \}$/m)
   assert.equal(readFileSync(serverYaml, 'utf8'), text)
 })

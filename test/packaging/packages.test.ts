@@ -64,6 +64,8 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
   let tpm: Swtpm
   let machine: DebianMachine
   let noBoot: string | undefined
+  /** What `assay setup server` says to run on the nodes. */
+  let onNode: readonly string[]
   /** The agent's SPIFFE ID, once it is admitted. */
   let agentId: string
   let untouched: ReadonlySet<string>
@@ -125,6 +127,8 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
   const journal = (unit: string) =>
     machine.run(['journalctl', '--no-pager', '--output=cat', `--unit=${unit}`])
   const assay = (...args: readonly string[]) => machine.run(['assay', ...args])
+  const setup = (half: 'server' | 'agent', ...options: readonly string[]) =>
+    machine.try(['assay', 'setup', half, '--answers', `/root/${half}-answers.yaml`, ...options])
   const fetchAsWeb = () => machine.try(['assay', 'fetch', 'x509', '--json'], { user: 'web' })
   const webIsServed = () =>
     machine.until(['assay', 'fetch', 'x509', '--json'], ({ status }) => status === 0, {
@@ -209,17 +213,54 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     assert.ok((starts?.length ?? 0) <= 7, `${starts?.length} starts`)
   })
 
-  step('make an authority with an HSM, its PIN encrypted for this machine', async () => {
+  step('rehearse an authority, and write nothing', async () => {
     await machine.sh(`
-      sed -i 's|^#trust_domain: .*|trust_domain: example.org|; s|^#key_manager: { pkcs11|key_manager: { pkcs11|' /etc/assay/server.yaml
       mkdir -p /etc/systemd/system/assay-server.service.d
-      cp /usr/share/doc/assay-server/examples/*.conf /etc/systemd/system/assay-server.service.d/
-      runuser -u assay-server -G softhsm -- softhsm2-util --init-token --free --label assay --pin 123456 --so-pin 987654
-      mkdir -p -m 0700 /etc/assay/credentials
-      printf 123456 | systemd-creds encrypt --name=hsm-pin - /etc/assay/credentials/hsm-pin
-      assay-server validate --config /etc/assay/server.yaml
+      cp /usr/share/doc/assay-server/examples/softhsm.conf /etc/systemd/system/assay-server.service.d/
       systemctl daemon-reload
-      systemctl enable --now assay-server`)
+      runuser -u assay-server -G softhsm -- softhsm2-util --init-token --free --label assay --pin 123456 --so-pin 987654
+      install -m 0600 /dev/null /root/pin
+      printf '123456\\n' > /root/pin
+      printf '%s\\n' > /root/server-answers.yaml \\
+        'trust_domain: example.org' 'address: 127.0.0.1' 'keys: pkcs11' \\
+        'module: /usr/lib/softhsm/libsofthsm2.so' 'token_label: assay' 'pin_file: /root/pin'`)
+    const before = await stateOf(machine)
+    const { status, stderr } = await setup('server', '--dry-run')
+    assert.equal(status, 0, stderr)
+    assert.match(stderr, /^ {2}\+ trust_domain: example\.org$/m)
+    assert.match(stderr, /the PIN goes into .*\/hsm-pin, encrypted for this machine/)
+    assert.equal(await stateOf(machine), before)
+    assert.equal(await machine.property(serverUnit, 'ActiveState'), 'inactive')
+  })
+
+  step('say where a PIN goes that systemd cannot encrypt', async () => {
+    const [file, creds] = ['/root/elsewhere/hsm-pin', '/usr/bin/systemd-creds']
+    const elsewhere = ['--config', '/root/elsewhere/server.yaml', '--no-start']
+    await machine.run(['mount', '--bind', '/bin/false', creds])
+    const { status, stderr } = await setup('server', ...elsewhere)
+    const refused = await setup('server', ...elsewhere, '--pin-store', 'credential')
+    await machine.run(['umount', creds])
+    assert.equal(status, 0, stderr)
+    assert.match(stderr, /^warning: the PIN is not encrypted .* because systemd-creds.*: it goes /m)
+    const kept = await machine.sh(`stat -c "%a %U" ${file}; cat ${file}; rm -r /root/elsewhere`)
+    assert.equal(kept, '400 assay-server\n123456')
+    assert.notEqual(refused.status, 0)
+    assert.match(refused.stderr, /cannot keep the PIN as a credential: .*--pin-store file/)
+  })
+
+  step('set up an authority with an HSM, its PIN encrypted for this machine', async () => {
+    const { status, stdout, stderr } = await setup('server')
+    assert.equal(status, 0, stderr)
+    const said =
+      /^on each node: assay setup agent (--trust-domain example\.org --server-address 127\.0\.0\.1 --bundle-fingerprint [0-9a-f]{64})$/m
+    onNode = said.exec(stdout)?.[1]?.split(' ') ?? []
+    assert.notDeepEqual(onNode, [], stdout)
+    assert.equal(await machine.property(serverUnit, 'UnitFileState'), 'enabled')
+    assert.match(
+      await machine.sh('grep ^key_manager /etc/assay/server.yaml'),
+      /^key_manager: \{ pkcs11: \{ module: \S+, token_label: assay \} \}$/,
+    )
+    await machine.run(['assay-server', 'validate', '-c', '/etc/assay/server.yaml'])
     assert.match(
       await machine.property(serverUnit, 'StatusText'),
       /^trust domain example\.org, port 8081, keys in pkcs11 token "assay"/,
@@ -237,21 +278,47 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     assert.doesNotMatch(await machine.sh('cat /etc/assay/credentials/hsm-pin'), /123456/)
   })
 
+  step('set nothing up anew where all is as it was answered', async () => {
+    const [before, pid] = [await stateOf(machine), await pidOf(serverUnit)]
+    const again = await setup('server', '--json')
+    assert.equal(again.status, 0, again.stderr)
+    assert.deepEqual(
+      (({ changed, started, pin_store }) => ({ changed, started, pin_store }))(
+        JSON.parse(again.stdout),
+      ),
+      { changed: false, started: true, pin_store: 'credential' },
+    )
+    await machine.run(['rm', '/root/pin'])
+    const without = await setup('server')
+    assert.equal(without.status, 0, without.stderr)
+    assert.match(without.stderr, /there is no \/root\/pin: the PIN that is kept already stays/)
+    assert.equal(await stateOf(machine), before)
+    assert.equal(await pidOf(serverUnit), pid)
+  })
+
   step('make a node with a TPM that waits to be approved, then serves', async () => {
     await machine.sh(`
-      assay bundle show > /etc/assay/bundle.pem
-      sed -i 's|^#trust_domain: .*|trust_domain: example.org|; s|^#server_address: .*|server_address: 127.0.0.1|
-        s|^#trust_bundle_path|trust_bundle_path|; s|device:/dev/tpmrm0|swtpm:path=/run/swtpm/sock|' /etc/assay/agent.yaml
       useradd --system web
-      systemctl start assay-agent`)
+      printf 'tcti: swtpm:path=/run/swtpm/sock\\n' > /root/agent-answers.yaml`)
+    const before = await stateOf(machine)
+    const rehearsed = await setup('agent', ...onNode, '--dry-run')
+    assert.equal(rehearsed.status, 0, rehearsed.stderr)
+    const other = onNode.with(-1, '00'.repeat(32))
+    assert.match((await setup('agent', ...other)).stderr, /\[fingerprint-mismatch\]/)
+    assert.equal(await stateOf(machine), before)
+    const { status, stdout, stderr } = await setup('agent', ...onNode)
+    assert.equal(status, 0, stderr)
+    const [, hash = ''] = /^endorsement key: +([0-9a-f]{64})$/m.exec(stdout) ?? []
+    assert.equal(await machine.read('/etc/assay/bundle.pem'), `${await assay('bundle', 'show')}\n`)
+    assert.equal(await machine.property(agentUnit, 'UnitFileState'), 'enabled')
     // Ready, though nobody knows the node yet: what waits for it at boot would wait for an operator otherwise.
     assert.equal(await machine.property(agentUnit, 'ActiveState'), 'active')
     const pending = await machine.until(['assay', 'inventory', 'pending', '--json'], (of) =>
       /"pending"/.test(of.stdout),
     )
     assert.match(await machine.property(agentUnit, 'StatusText'), /^not attested yet: /)
-    const [hash = ''] = /[0-9a-f]{64}/.exec(pending) ?? []
-    await assay('inventory', 'approve', hash, '--node-name', 'n1')
+    assert.match(pending, new RegExp(hash))
+    await assay('inventory', 'approve', hash.slice(0, 16), '--node-name', 'n1')
     await machine.run(['systemctl', 'restart', agentUnit])
     agentId = `spiffe://example.org/spire/agent/tpm/${hash}`
     await assay(
@@ -275,6 +342,17 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
         'drwxr-x--- assay-agent assay-agent /run/assay/agent-admin',
       ].join('\n'),
     )
+  })
+
+  step('set up the same node again, and change nothing', async () => {
+    const [before, pid] = [await stateOf(machine), await pidOf(agentUnit)]
+    const { status, stdout, stderr } = await setup('agent', ...onNode, '--json')
+    assert.equal(status, 0, stderr)
+    const { changed, started, endorsement_key_hash: hash } = JSON.parse(stdout)
+    assert.deepEqual({ changed, started }, { changed: false, started: true })
+    assert.ok(agentId.endsWith(`/${hash}`))
+    assert.equal(await stateOf(machine), before)
+    assert.equal(await pidOf(agentUnit), pid)
   })
 
   step('say what program a process is, with the drop-in', async () => {
@@ -435,12 +513,13 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
       '/etc/assay/bundle.pem',
       '/etc/assay/credentials/hsm-pin',
       '/etc/systemd/system/assay-server.service.d/hsm-pin.conf',
+      '/etc/systemd/system/assay-server.service.d/softhsm.conf',
       '/etc/systemd/system/assay-agent.service.d/program-selectors.conf',
     ]
     await machine.run(['ls', ...own])
     await machine.sh(`
       rm -r /etc/assay /etc/systemd/system/assay-server.service.d /etc/systemd/system/assay-agent.service.d
-      rm -r /var/lib/softhsm/tokens/*
+      rm -r /var/lib/softhsm/tokens/* /root/*-answers.yaml
       rm -f /var/lib/systemd/credential.secret
       test ! -e /run/assay`)
     const left = await filesOf(machine)
@@ -479,6 +558,12 @@ async function filesOf(machine: DebianMachine): Promise<ReadonlySet<string>> {
   const list = await machine.run(['find', '/', ...skipped, '-printf', '%p %y %m\\n'])
   return new Set(list.split('\n').filter((line) => !isBookkeeping(line)))
 }
+
+/** What `assay setup` may write: names, modes, owners, times and contents, to be compared. */
+const stateOf = (machine: DebianMachine): Promise<string> =>
+  machine.sh(`
+    for directory in /etc/assay /etc/systemd/system; do
+      find $directory -printf '%p %y %m %u %T@\\n' -type f -exec sha256sum {} + ; done`)
 
 const isBookkeeping = (line: string): boolean =>
   /^\/var\/lib\/(dpkg|apt)\/|^\/etc\/[a-z]+- |^\/var\/lib\/systemd\/(timers|random-seed|catalog)/.test(

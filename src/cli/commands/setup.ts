@@ -6,7 +6,7 @@ import { ConfigError } from '#config/config-error.ts'
 import { parseConfig } from '#config/parse-config.ts'
 import type { Schema } from '#config/schema.ts'
 import { connectUnix } from '#rpc/client.ts'
-import { serverConfigSchema } from '#server/config.ts'
+import { configWarnings, serverConfigSchema } from '#server/config.ts'
 import { type Bundle, bundleToPem } from '#spiffe/bundle.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { loadTpmDescription } from '#tpm/device/description.ts'
@@ -19,21 +19,12 @@ import {
   optional,
   UsageError,
 } from '../command.ts'
-import { output } from '../doctor/machine.ts'
 import { holding } from '../hold.ts'
-import { askPin } from '../pin-prompt.ts'
-import { Answers, agentAnswersSchema, oneOfWords, serverAnswersSchema } from '../setup/answers.ts'
-import {
-  hasSystemd,
-  pinPlaces,
-  place,
-  startUnit,
-  storeCredential,
-  storePinFile,
-  textOf,
-  writeConfig,
-} from '../setup/apply.ts'
-import { type Change, editConfig } from '../setup/edit-config.ts'
+import { Answers, agentAnswersSchema, serverAnswersSchema } from '../setup/answers.ts'
+import { place, startUnit, textOf, writeConfig } from '../setup/apply.ts'
+import { type Change, editConfig, valueIn } from '../setup/edit-config.ts'
+import { type Asking, askKeyPlace, askPinToKeep } from '../setup/key-manager.ts'
+import { keepPin, type PinStore, type PinToKeep } from '../setup/pin.ts'
 import { fetchBundle, parseFingerprint } from '../setup/pinned-bundle.ts'
 import { openTerminal, type Terminal } from '../setup/terminal.ts'
 
@@ -76,71 +67,40 @@ function requireSame(name: string, before: string | undefined, now: string, path
   )
 }
 
-/** Asks for what it takes to reach the keys. */
-async function keyManager(
-  answers: Answers,
-  terminal: Terminal,
-  context: CommandContext,
-): Promise<
-  | { readonly kind: 'disk' }
-  | { readonly kind: 'pkcs11'; readonly module: string; readonly label: string }
-> {
-  const kind = await answers.get('keys', {
-    question:
-      'Where are the signing keys to be: in an HSM (pkcs11), or in a file (disk, for trials)',
-    otherwise: answers.given('module') === undefined && !terminal.canAsk ? undefined : 'pkcs11',
-    check: oneOfWords('keys', 'pkcs11', 'disk'),
-  })
-  if (kind === 'disk') {
-    context.note('warning: with keys on disk whoever can read one file can sign for everybody')
-    return { kind: 'disk' }
+/** What is to be said of the keys, and the PIN that is to be kept for them. */
+interface ServerKeys {
+  readonly pin: PinToKeep | undefined
+  /** Undefined: the PIN stays where it is. */
+  changes(store: PinStore | undefined): readonly Change[]
+}
+
+async function serverKeys(path: string, before: string, asking: Asking): Promise<ServerKeys> {
+  const { answers } = asking
+  const isAsked = answers.given('keys') !== undefined || answers.given('module') !== undefined
+  if (!isAsked && /^key_manager:/m.test(before)) return { pin: undefined, changes: () => [] }
+  const keys = await askKeyPlace(asking)
+  if (keys.kind === 'disk') {
+    const change: Change = [['key_manager'], { disk: {} }]
+    const isDisk = valueIn(before, ['key_manager', 'disk']) !== undefined
+    return { pin: undefined, changes: () => (isDisk ? [] : [change]) }
   }
-  const module = await answers.get('module', {
-    question: "The HSM's PKCS#11 library",
-    check: (path) => {
-      if (!existsSync(path)) throw new UsageError(`there is no ${path}`)
+  const file = path.replace(/[^/]*$/, 'hsm-pin')
+  const present = valueIn(before, ['key_manager', 'pkcs11'])
+  const {
+    pin_file: had,
+    uri: _,
+    ...settings
+  } = (present ?? {}) as Readonly<Record<string, unknown>>
+  return {
+    pin: await askPinToKeep(asking, file),
+    changes(store) {
+      const kept = had ?? (existsSync(file) ? file : undefined)
+      const pinFile = store === undefined ? kept : store === 'file' ? file : undefined
+      const token = { ...settings, module: keys.module, token_label: keys.label }
+      const pkcs11 = { ...token, ...(pinFile !== undefined && { pin_file: pinFile }) }
+      return [[['key_manager'], { pkcs11 }]]
     },
-  })
-  if (terminal.canAsk) {
-    const slots = await output('pkcs11-tool', ['--module', module, '--list-token-slots'])
-    for (const [, label] of (slots ?? '').matchAll(/token label +: (.*)/g))
-      context.note(`token: ${label}`)
   }
-  const label = await answers.get('token_label', { question: 'The label of the token' })
-  return { kind: 'pkcs11', module, label }
-}
-
-interface Asking {
-  readonly answers: Answers
-  readonly terminal: Terminal
-  readonly context: CommandContext
-}
-
-const pinIn = async (file: string): Promise<string> => (await textOf(file)).replace(/[\r\n]+$/, '')
-
-async function askedPin(context: CommandContext): Promise<string> {
-  await using asked = await askPin("the token's user", context)
-  return asked === undefined ? '' : await pinIn(asked.path)
-}
-
-/** The PIN to keep, and how; undefined: what is kept already stays. */
-async function pin(
-  { answers, terminal, context }: Asking,
-  file: string,
-): Promise<{ readonly value: string; readonly store: 'credential' | 'file' } | undefined> {
-  const source = answers.given('pin_file')
-  const kept = existsSync(file) || existsSync(pinPlaces.credential)
-  if (source === undefined && (kept || !terminal.canAsk)) return undefined
-  const value = source === undefined ? await askedPin(context) : await pinIn(source)
-  if (value === '')
-    throw new UsageError(`the PIN${source === undefined ? '' : ` in ${source}`} is empty`)
-  const store = await answers.get('pin_store', {
-    question:
-      'Keep the PIN as an encrypted credential of systemd (credential) or in a file of mode 0400 (file)',
-    otherwise: hasSystemd() ? 'credential' : 'file',
-    check: oneOfWords('pin_store', 'credential', 'file'),
-  })
-  return { value, store: store === 'credential' ? 'credential' : 'file' }
 }
 
 /** None while the server does not run. */
@@ -216,23 +176,7 @@ argument. Can be run again: it shows what changes, and keeps everything else tha
     })
     requireSame('trust_domain', already['trust_domain'], trustDomain, path)
     const changes: Change[] = [[['trust_domain'], trustDomain]]
-    const pinFile = path.replace(/[^/]*$/, 'hsm-pin')
-    const hasKeys = /^key_manager:/m.test(before)
-    if (!hasKeys || answers.given('keys') !== undefined || answers.given('module') !== undefined) {
-      const keys = await keyManager(answers, terminal, context)
-      if (keys.kind === 'disk') changes.push([['key_manager'], { disk: {} }])
-      else {
-        const kept = await pin({ answers, terminal, context }, pinFile)
-        if (!dryRun && kept?.store === 'credential') await storeCredential(context, kept.value)
-        if (!dryRun && kept?.store === 'file') await storePinFile(context, pinFile, kept.value)
-        const inFile = kept === undefined ? existsSync(pinFile) : kept.store === 'file'
-        const token = { module: keys.module, token_label: keys.label }
-        changes.push([
-          ['key_manager'],
-          { pkcs11: { ...token, ...(inFile && { pin_file: pinFile }) } },
-        ])
-      }
-    }
+    const keys = await serverKeys(path, before, { answers, terminal, context })
     const endorsement = answers.given('endorsement_ca')
     const allow = answers.given('allow')
     if (endorsement !== undefined)
@@ -241,10 +185,20 @@ argument. Can be run again: it shows what changes, and keeps everything else tha
       changes.push([['node_attestors', 'tpm', 'allow'], allow ?? 'inventory'])
     }
     if (already['data_dir'] === undefined) changes.push([['data_dir'], '/var/lib/assay/server'])
+    // Nothing is kept for a server whose configuration is wrong.
+    checked(serverConfigSchema, { path, before }, [...changes, ...keys.changes('credential')])
+    const kept = keys.pin && (await keepPin(context, keys.pin, { dryRun }))
+    changes.push(...keys.changes(kept?.store))
     const after = checked(serverConfigSchema, { path, before }, changes)
     await writeConfig(context, { path, before, after }, { dryRun })
+    for (const warning of configWarnings(parseConfig(serverConfigSchema, after, { file: path }))) {
+      context.note(`warning: ${warning}`)
+    }
+    const changed = before !== after || kept?.changed === true
     const started =
-      !dryRun && !isOn(context, 'no-start') && (await startUnit(context, 'assay-server.service'))
+      !dryRun &&
+      !isOn(context, 'no-start') &&
+      (await startUnit(context, 'assay-server.service', { changed }))
     const socket = already['socket_path'] ?? '/run/assay/server.sock'
     const fingerprints = dryRun ? [] : await fingerprintsAt(socket, context)
     const address = answers.given('address') ?? 'THIS-HOST'
@@ -253,9 +207,10 @@ argument. Can be run again: it shows what changes, and keeps everything else tha
       return context.print(
         JSON.stringify({
           config: path,
-          changed: before !== after,
+          changed,
           dry_run: dryRun,
           started,
+          pin_store: kept?.store,
           fingerprints,
           on_nodes: onNode,
         }),
@@ -340,15 +295,19 @@ terminal, whether what the server shows is what 'assay bundle fingerprint' print
     const isAsked = answers.given('tcti') !== undefined || tokenFile !== undefined
     if (isAsked || !/^node_attestor:/m.test(before)) changes.push([['node_attestor'], attestor])
     const after = checked(agentConfigSchema, { path, before }, changes)
-    if (!dryRun) await place(context, bundlePath, utf8Bytes(bundleToPem(bundle)), 0o644)
+    const content = utf8Bytes(bundleToPem(bundle))
+    const isNewBundle = !dryRun && (await place(context, bundlePath, { content, mode: 0o644 }))
     await writeConfig(context, { path, before, after }, { dryRun })
+    const changed = before !== after || isNewBundle
     const started =
-      !dryRun && !isOn(context, 'no-start') && (await startUnit(context, 'assay-agent.service'))
+      !dryRun &&
+      !isOn(context, 'no-start') &&
+      (await startUnit(context, 'assay-agent.service', { changed }))
     if (context.json) {
       return context.print(
         JSON.stringify({
           config: path,
-          changed: before !== after,
+          changed,
           dry_run: dryRun,
           started,
           bundle: bundlePath,

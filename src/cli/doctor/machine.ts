@@ -193,10 +193,14 @@ export async function kernelFindings(): Promise<readonly Finding[]> {
   }
 }
 
-/** What a program says on standard output; undefined when it is not there or fails. */
-export function output(program: string, args: readonly string[]): Promise<string | undefined> {
+/** What a program says on standard output; undefined when it is not there, fails or takes longer than 10 s or the limit. */
+export function output(
+  program: string,
+  args: readonly string[],
+  { limitSeconds = 10 }: { readonly limitSeconds?: number } = {},
+): Promise<string | undefined> {
   const { promise, resolve } = Promise.withResolvers<string | undefined>()
-  execFile(program, args, { timeout: 10_000 }, (error, stdout) =>
+  execFile(program, args, { timeout: limitSeconds * 1000 }, (error, stdout) =>
     resolve(error === null ? stdout.trim() : undefined),
   )
   return promise

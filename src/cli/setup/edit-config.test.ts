@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { changedLines, editConfig } from './edit-config.ts'
+import { type Change, changedLines, editConfig, valueIn } from './edit-config.ts'
 
 const text = `# The trust domain.
 #trust_domain: example.org
@@ -28,6 +28,8 @@ test('editConfig() sets keys and keeps comments, order and everything else', () 
     assert.ok(edited.includes(wanted), `${wanted}\n---\n${edited}`)
   }
   assert.equal(editConfig(edited, [[['trust_domain'], 'example.org']]), edited)
+  const reordered: Change = [['key_manager'], { pkcs11: { token_label: 'a b', module: '/m.so' } }]
+  assert.equal(editConfig(edited, [reordered]), edited)
 })
 
 test('editConfig() begins an empty file, and refuses what is no mapping', () => {
@@ -43,4 +45,11 @@ test('editConfig() begins an empty file, and refuses what is no mapping', () => 
 test('changedLines() shows what went and what came', () => {
   assert.deepEqual(changedLines('a\nb\nc', 'a\nx\nc\nd'), ['- b', '+ x', '+ d'])
   assert.deepEqual(changedLines('a', 'a'), [])
+})
+
+test('valueIn() is what the text says at a path, and nothing where it says nothing or is not YAML', () => {
+  assert.deepEqual(valueIn(text, ['node_attestors', 'tpm']), { allow: 'inventory' })
+  for (const path of [['trust_domain'], ['bind_port', 'no']])
+    assert.equal(valueIn(text, path), undefined)
+  assert.equal(valueIn('a: [', ['a']), undefined)
 })

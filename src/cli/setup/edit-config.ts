@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import { isMap, parseDocument } from 'yaml'
 
 /** A key by its path, and what it is to be. */
@@ -17,10 +18,16 @@ export function editConfig(text: string, changes: readonly Change[]): string {
     throw new SyntaxError('it is not a mapping')
   }
   for (const [path, value] of changes) {
-    if (JSON.stringify(valueAt(document.toJS(), path)) === JSON.stringify(value)) continue
+    if (isDeepStrictEqual(valueAt(document.toJS(), path), value)) continue
     document.setIn(path, document.createNode(value, { flow: true }))
   }
   return document.toString({ lineWidth: 120, flowCollectionPadding: true })
+}
+
+/** What a configuration says at a path, before anything is checked; undefined: nothing, or it is not YAML. */
+export const valueIn = (text: string, path: readonly string[]): unknown => {
+  const document = parseDocument(text)
+  return document.errors.length > 0 ? undefined : valueAt(document.toJS(), path)
 }
 
 function valueAt(root: unknown, path: readonly string[]): unknown {
