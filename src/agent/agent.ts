@@ -185,8 +185,14 @@ async function openParts(
       requirePqKem: config.require_pq_kem,
       pqPolicy: config.pq_policy,
       profile: config.crypto_profile,
-      onConnected: (group) => metrics.tlsConnection(group),
-      onServerVerified: (pq) => metrics.peerVerified(pq),
+      onConnected: (group) => {
+        metrics.tlsConnection(group)
+        status.keyAgreement = group
+      },
+      onServerVerified: (pq) => {
+        metrics.peerVerified(pq)
+        status.serverPq = pq
+      },
       workloadKeyType: config.workload_x509_svid_key_type,
       syncInterval: Temporal.Duration.from({ seconds: config.sync_interval }),
       agentVersion: version,

@@ -160,7 +160,12 @@ export class Membership {
         const { identity, bundle } = await client.attest(nodeAttestor, signal)
         anchor.learn(bundle)
         log.info(
-          { spiffeId: identity.spiffeId, attestor: nodeAttestor.type },
+          {
+            spiffeId: identity.spiffeId,
+            attestor: nodeAttestor.type,
+            keyAgreement: status.keyAgreement,
+            serverPq: status.serverPq,
+          },
           'the node is attested',
         )
         return identity

@@ -1,3 +1,4 @@
+import type { PqState } from '#pq-crypto/alternative-chain.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 
 /**
@@ -22,6 +23,10 @@ export class AgentStatus {
   lastSyncAtSeconds = 0
   /** By how many milliseconds the server's clock is ahead of ours; undefined: not known. */
   clockOffsetMs: number | undefined
+  /** The group the keys of the connection to the server are from; undefined: there was none yet. */
+  keyAgreement: string | undefined
+  /** What was found of the post-quantum signatures of the server's SVID; undefined: it was not looked at. */
+  serverPq: PqState | undefined
   /** Open streams of the Workload API. */
   streams = 0
 

@@ -109,6 +109,9 @@ export const agentStatusRecord = (status: AgentStatus) => ({
   bundle_sequence_number: String(status.bundleSequenceNumber),
   workload_bundle_sequence_number: String(status.workloadBundleSequenceNumber),
   report: status.report,
+  key_agreement: status.keyAgreement || undefined,
+  server_pq: status.serverPq || undefined,
+  agent_svid_pq: status.agentSvidPq || undefined,
   authorities: status.authorities.map(({ authorityId, trust, svids, expiresAt }) => ({
     authority_id: authorityId,
     trust,
@@ -116,6 +119,22 @@ export const agentStatusRecord = (status: AgentStatus) => ({
     expires_at: timeValue(expiresAt),
   })),
 })
+
+/** Of an agent and its server, for people; empty while there is no connection. */
+export function agentPqText({ keyAgreement, serverPq, agentSvidPq }: AgentStatus): string {
+  if (keyAgreement === '') return ''
+  return [
+    `key agreement ${keyAgreement}`,
+    `own SVID ${agentSvidPq === '' ? 'signed classically alone' : `signed with ${agentSvidPq} too`}`,
+    ...(serverPq === '' ? [] : [`server's SVID ${pqTexts[serverPq] ?? serverPq}`]),
+  ].join(', ')
+}
+
+/** What was found of post-quantum signatures, in words. */
+export const pqTexts: Readonly<Record<string, string>> = {
+  verified: 'verified both ways',
+  absent: 'verified classically alone',
+}
 
 /** A call that the agent refused as `--json` prints it. */
 export const refusalRecord = (refusal: Refusal) => ({

@@ -1,3 +1,4 @@
+import type { PqState } from '#pq-crypto/alternative-chain.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 
 /** A local process at the other end of a Unix socket, as the kernel vouched for it at accept. */
@@ -27,6 +28,10 @@ export interface TlsPeer {
   readonly serialNumber: string
   /** Unix time at which the leaf expires; zero without one. */
   readonly expiresAtSeconds: number
+  /** The group the keys of the connection are from: `X25519MLKEM768`. */
+  readonly keyAgreement: string
+  /** What was found of the post-quantum signatures of its certificates; undefined: they were not looked at. */
+  readonly pq: PqState | undefined
   /** Keying material of the connection (RFC 8446 §7.5). */
   exporter(label: string, length: number): Uint8Array
 }

@@ -176,6 +176,8 @@ async function admitClient(socket: TLSSocket, clients: Clients, listener: Listen
     certificate: verified && chain[0],
     serialNumber: verified?.serialNumber ?? '',
     expiresAtSeconds: verified?.expiresAtSeconds ?? 0,
+    keyAgreement: negotiatedGroup(socket),
+    pq: verified?.pq,
     exporter: (label, length) => exportKeyingMaterial(socket, label, length),
   }
   listener.admit(socket, peer)

@@ -24,6 +24,11 @@ const hybridGroups: Readonly<Record<TlsProfile, readonly string[]>> = {
 }
 const classicalGroups = ['X25519', 'prime256v1']
 
+const everyHybridGroup: ReadonlySet<string> = new Set(Object.values(hybridGroups).flat())
+
+/** Whether keys from this group hold out against a quantum computer that has recorded how they were agreed on. */
+export const isHybridGroup = (group: string): boolean => everyHybridGroup.has(group)
+
 /** Names of the groups we offer, by their number in TLS (IANA's TLS Supported Groups). */
 const groupNames: ReadonlyMap<number, string> = new Map([
   [0x0017, 'P-256'],

@@ -19,7 +19,16 @@ function vitalsOf(changes: Partial<Vitals> = {}) {
   const datastore = memoryDatastore()
   const health = new Health()
   const vitals: Vitals = {
-    holdings: { survey: () => ({ live: 3, lacking: [agentId('a')], away: 2 }) },
+    holdings: {
+      survey: () => ({ live: 3, lacking: [agentId('a')], away: 2 }),
+      pqProgress: () => ({
+        nodes: 3,
+        verifiedNodes: 1,
+        hybridConnections: 2,
+        svids: 9,
+        hybridSvids: 4,
+      }),
+    },
     authorities: {
       health: () => ({ healthy: true, canIssue: true, detail: '' }),
       states: () => [],
@@ -31,6 +40,7 @@ function vitalsOf(changes: Partial<Vitals> = {}) {
         },
       ],
       bundleSequenceNumber: () => 3n,
+      hybridAuthorities: () => new Map(),
     },
     bundles: { size: 1 },
     entries: { size: 2 },
@@ -75,6 +85,7 @@ test('registerHealth() tells of a server without an SVID, and of authorities tha
         },
       ],
       bundleSequenceNumber: () => 3n,
+      hybridAuthorities: () => new Map(),
     },
   })
   const { ready, checks } = health.report()
@@ -114,5 +125,8 @@ test('registerMetrics() sets gauges when they are read', async () => {
   assert.match(text, /^assay_nodes\{state="lacking"\} 1$/m)
   assert.match(text, /^assay_nodes\{state="away"\} 2$/m)
   assert.match(text, /^assay_rotations\{kind="jwt"\} 1$/m)
+  assert.match(text, /^assay_pq_migration\{what="nodes",state="hybrid"\} 1$/m)
+  assert.match(text, /^assay_pq_migration\{what="connections",state="classical"\} 1$/m)
+  assert.match(text, /^assay_pq_migration\{what="svids",state="classical"\} 5$/m)
   assert.match(text, /^assay_rotations\{kind="x509"\} 0$/m)
 })

@@ -4,11 +4,11 @@ import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { CheckResult, Health } from '#telemetry/health.ts'
 import type { Metrics } from '#telemetry/metrics.ts'
 import type { AuthorityManager } from './authority/authority-manager.ts'
-import type { Holders } from './authority/holders.ts'
 import type { BundleCache } from './bundle/bundle-cache.ts'
 import type { Datastore } from './datastore/datastore.ts'
 import type { AuthorizedEntries } from './entry/authorized-entries.ts'
 import type { NodeCache } from './node/node-cache.ts'
+import type { NodeHoldings } from './node/node-holdings.ts'
 import type { KeyManager } from './plugin/key-manager/key-manager.ts'
 import type { ServerSvid } from './svid/server-svid.ts'
 
@@ -16,9 +16,9 @@ import type { ServerSvid } from './svid/server-svid.ts'
 export interface Vitals {
   readonly authorities: Pick<
     AuthorityManager,
-    'health' | 'states' | 'upstream' | 'rotations' | 'bundleSequenceNumber'
+    'health' | 'states' | 'upstream' | 'rotations' | 'bundleSequenceNumber' | 'hybridAuthorities'
   >
-  readonly holdings: Pick<Holders, 'survey'>
+  readonly holdings: Pick<NodeHoldings, 'survey' | 'pqProgress'>
   readonly bundles: Pick<BundleCache, 'size'>
   readonly entries: Pick<AuthorizedEntries, 'size'>
   readonly keyManager: Pick<KeyManager, 'status' | 'activity'>
@@ -70,6 +70,10 @@ export function registerMetrics(metrics: Metrics, vitals: Vitals): void {
       vitals.authorities.bundleSequenceNumber(),
     )
     metrics.nodes({ current: live - lacking.length, lacking: lacking.length, away })
+    const pq = vitals.holdings.pqProgress(new Set(vitals.authorities.hybridAuthorities().keys()))
+    metrics.pqMigration('nodes', { all: pq.nodes, hybrid: pq.verifiedNodes })
+    metrics.pqMigration('connections', { all: pq.nodes, hybrid: pq.hybridConnections })
+    metrics.pqMigration('svids', { all: pq.svids, hybrid: pq.hybridSvids })
     const rotations = vitals.authorities.rotations()
     for (const kind of ['x509', 'jwt'] as const) {
       metrics.rotations(kind, rotations.filter((one) => one.kind === kind).length)

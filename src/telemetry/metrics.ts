@@ -48,6 +48,8 @@ const help = {
     'TLS connections made between agent and server, by the group their keys are from.',
   assay_peers_verified_total:
     'Certificates of the other side that were accepted, by what was found of their post-quantum signatures.',
+  assay_pq_migration:
+    'What live nodes have that holds out against quantum computers, and what not: nodes by the signatures of their SVIDs, connections by their key agreement, X.509-SVIDs by their authorities.',
   assay_tls_handshake_failures_total: 'TLS handshakes that failed at this server, by reason.',
   assay_server_reachable: '1 while the agent has its stream to the server.',
   assay_last_sync_timestamp_seconds: 'Unix time of the last word of the server.',
@@ -151,6 +153,7 @@ export class Metrics {
   readonly #rotation = this.#gauge('assay_rotation_timestamp_seconds', 'what')
   readonly #tlsConnections = this.#counter('assay_tls_connections_total', 'group')
   readonly #peersVerified = this.#counter('assay_peers_verified_total', 'pq')
+  readonly #pqMigration = this.#gauge('assay_pq_migration', 'what', 'state')
   readonly #tlsFailures = this.#counter('assay_tls_handshake_failures_total', 'reason')
   readonly #serverReachable = this.#gauge('assay_server_reachable')
   readonly #lastSync = this.#gauge('assay_last_sync_timestamp_seconds')
@@ -322,6 +325,12 @@ export class Metrics {
 
   peerVerified(pq: 'verified' | 'absent' | 'invalid'): void {
     this.#peersVerified.inc({ pq })
+  }
+
+  /** How many there are, and how many of them are hybrid. */
+  pqMigration(what: 'nodes' | 'connections' | 'svids', of: { all: number; hybrid: number }): void {
+    this.#pqMigration.set({ what, state: 'hybrid' }, of.hybrid)
+    this.#pqMigration.set({ what, state: 'classical' }, of.all - of.hybrid)
   }
 
   tlsHandshakeFailure(reason: 'no-common-group' | 'other'): void {

@@ -267,14 +267,15 @@ test('entry show, list and count find entries, and say when there is none', asyn
 
 test('agent list, show, count and status tell about the node', async () => {
   assert.deepEqual(await lines('agent', 'list'), [
-    `${'AGENT'.padEnd(agentId.length)}  STATE     SVID EXPIRES                         VERSION`,
-    'AGENT  admitted  TIME (DISTANCE)  0.1.0',
+    `${'AGENT'.padEnd(agentId.length)}  STATE     SVID EXPIRES                         VERSION  PQ`,
+    'AGENT  admitted  TIME (DISTANCE)  0.1.0    no',
   ])
   const shown = (await lines('agent', 'show', '--spiffe-id', agentId)).join('\n')
   assert.match(
     shown,
     /^Agent +AGENT\nAttested by +join_token\nState +admitted\nSVID serial +SERIAL\n/,
   )
+  assert.match(shown, /^Post-quantum +X25519MLKEM768, SVID verified classically alone$/m)
   const [listed, one, count, counted, status, said] = await Promise.all([
     json(['agent', 'list', '--attestation-type', 'join_token']),
     json(['agent', 'show', '--spiffe-id', agentId]),
@@ -291,6 +292,10 @@ test('agent list, show, count and status tell about the node', async () => {
   assert.equal(said[0], 'State          ready')
   assert.match(said.join('\n'), /^Bundle +number \d+$/m)
   assert.match(said.join('\n'), /^Report +the server /m)
+  assert.match(
+    said.join('\n'),
+    /^Post-quantum +key agreement X25519MLKEM768, own SVID signed classically alone/m,
+  )
   assert.match(
     said.join('\n'),
     /^Authority +[0-9a-f]{40} \(trusted\): \d+ SVIDs?, the last TIME \(DISTANCE\)$/m,

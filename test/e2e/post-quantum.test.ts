@@ -7,7 +7,9 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { parseCertificate, splitCertificates } from '#pki/certificate.ts'
 import { describePublicKey } from '#pki/public-key.ts'
+import { ActivityDefinition } from '#rpc/gen/assay/server/v1/activity.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
+import { OverviewDefinition } from '#rpc/gen/assay/server/v1/overview.ts'
 import type { X509SVIDResponse } from '#rpc/gen/spiffe/workload/workload.ts'
 import { LocalAuthorityDefinition } from '#rpc/gen/spire/api/server/localauthority/v1/localauthority.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
@@ -121,6 +123,30 @@ test('with pq_policy require agent and server accept each other when both are si
   await agent.ready()
   const counted = await metric(server, 'assay_peers_verified_total')
   assert.match(counted, /^assay_peers_verified_total\{pq="verified"\} [1-9]\d*$/)
+  const pq = await eventually(async () => {
+    const overview = await server.local.client(OverviewDefinition).get({})
+    return overview.pq?.svids === 1 ? overview.pq : undefined
+  }, 'the report of the agent')
+  assert.deepEqual(pq, {
+    parameterSet: 'ml-dsa-44',
+    nodes: 1,
+    verifiedNodes: 1,
+    hybridConnections: 1,
+    svids: 1,
+    hybridSvids: 1,
+  })
+  const migration = await metric(server, 'assay_pq_migration')
+  assert.match(migration, /^assay_pq_migration\{what="svids",state="hybrid"\} 1$/m)
+  assert.match(migration, /^assay_pq_migration\{what="nodes",state="classical"\} 0$/m)
+  const updates = server.local.client(ActivityDefinition).watchNodes({})
+  const { value } = await updates[Symbol.asyncIterator]().next()
+  assert.equal(value?.nodes[0]?.pq, 'verified')
+  assert.equal(value.nodes[0].keyAgreement, 'X25519MLKEM768')
+  const status = await agent.status()
+  assert.deepEqual(
+    [status.keyAgreement, status.serverPq, status.agentSvidPq],
+    ['X25519MLKEM768', 'verified', 'ml-dsa-44'],
+  )
 })
 
 test('with pq_policy require an agent turns away from a server that is signed once, and says why', async () => {

@@ -1,4 +1,6 @@
 import { AssayError } from '#base/errors.ts'
+import { parseCertificate } from '#pki/certificate.ts'
+import { altSignature } from '#pq-crypto/alternative-signature.ts'
 import type { CallContext } from '#rpc/call.ts'
 import type {
   DiagnosisDefinition,
@@ -148,6 +150,20 @@ function statusMessage(of: DiagnosisDependencies): Status {
       svids,
       expiresAt: Math.trunc(expiresAtMs / 1000),
     })),
+    keyAgreement: status.keyAgreement ?? '',
+    serverPq: status.serverPq ?? '',
+    agentSvidPq: signedWithOf(status.agentSvid),
+  }
+}
+
+/** The parameter set of the alternative signature of an SVID (DER, leaf first); empty: it has none. */
+function signedWithOf([leaf]: readonly Uint8Array[]): string {
+  if (leaf === undefined) return ''
+  try {
+    return altSignature(parseCertificate(leaf))?.parameterSet ?? ''
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error
+    return ''
   }
 }
 

@@ -1,8 +1,11 @@
+import { AssayError } from '#base/errors.ts'
+import type { Connection } from '#rpc/client.ts'
 import {
   type AuthorityUse,
   DiagnosisDefinition,
   type Status,
 } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
+import { ActivityDefinition, type Node } from '#rpc/gen/assay/server/v1/activity.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import type { Agent } from '#rpc/gen/spire/api/types/agent.ts'
 import {
@@ -22,7 +25,16 @@ import {
   serverOptions,
 } from '../daemons.ts'
 import { count, fields, table, timeLeftText, timeText } from '../print.ts'
-import { agentRecord, agentStatusRecord, idText, pages, wireId, wireSelectors } from '../wire.ts'
+import {
+  agentPqText,
+  agentRecord,
+  agentStatusRecord,
+  idText,
+  pages,
+  pqTexts,
+  wireId,
+  wireSelectors,
+} from '../wire.ts'
 
 const filterOptions: readonly Option[] = [
   {
@@ -66,21 +78,54 @@ function filterOf(context: CommandContext) {
 
 const stateOf = ({ banned }: Agent): string => (banned ? 'banned' : 'admitted')
 
-function printAgents(context: CommandContext, agents: readonly Agent[]): void {
+/** What the server has seen of the connections of nodes, by agent id; empty when it does not tell this caller. */
+async function connectionsOf(
+  connection: Connection,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, Node>> {
+  try {
+    const updates = connection.client(ActivityDefinition).watchNodes({}, { signal })
+    for await (const { nodes } of updates) return new Map(nodes.map((node) => [node.agentId, node]))
+  } catch (error) {
+    const isToBeExpected =
+      error instanceof AssayError && ['permission-denied', 'unimplemented'].includes(error.code)
+    if (!isToBeExpected) throw error
+  }
+  return new Map()
+}
+
+/** Of a node's last connection; empty when there was none since the server started. */
+const pqText = ({ keyAgreement, pq }: Pick<Node, 'keyAgreement' | 'pq'>): string =>
+  [keyAgreement, pqTexts[pq] ?? pq].filter((text) => text !== '').join(', SVID ')
+
+const pqWords: Readonly<Record<string, string>> = { verified: 'yes', absent: 'no' }
+
+const pqRecord = (node: Node | undefined) =>
+  node !== undefined && {
+    key_agreement: node.keyAgreement || undefined,
+    pq: node.pq || undefined,
+  }
+
+function printAgents(
+  context: CommandContext,
+  agents: readonly Agent[],
+  nodes: ReadonlyMap<string, Node>,
+): void {
   const now = nowSeconds(context)
   const rows = agents.map((agent) => [
     idText(agent.id),
     stateOf(agent),
     agent.banned ? '' : timeLeftText(agent.x509svidExpiresAt, now),
     agent.agentVersion,
+    pqWords[nodes.get(idText(agent.id))?.pq ?? ''] ?? '',
   ])
   if (rows.length > 0)
-    for (const line of table(['agent', 'state', 'svid expires', 'version'], rows))
+    for (const line of table(['agent', 'state', 'svid expires', 'version', 'pq'], rows))
       context.print(line)
   context.note(count(agents.length, 'agent'))
 }
 
-function printAgent(context: CommandContext, agent: Agent): void {
+function printAgent(context: CommandContext, agent: Agent, node: Node | undefined): void {
   const selectors = agent.selectors.map(
     ({ type, value }) => ['Selector', `${type}:${value}`] as const,
   )
@@ -95,6 +140,7 @@ function printAgent(context: CommandContext, agent: Agent): void {
     ],
     ['Can re-attest', agent.canReattest ? 'yes' : 'no'],
     ['Version', agent.agentVersion],
+    ['Post-quantum', node === undefined ? '' : pqText(node)],
     ...selectors,
   ])) {
     context.print(line)
@@ -105,6 +151,9 @@ const list: Command = {
   name: 'agent list',
   summary: 'the nodes that have attested',
   options: [...filterOptions, ...serverOptions],
+  details: `
+The column pq says whether the SVID that a node shows was verified with both signatures; it is empty for a node that has
+not called since the server started, and where the caller may not watch nodes.`,
   async run(context) {
     using connection = await connectServer(context)
     const client = connection.client(AgentDefinition)
@@ -117,8 +166,15 @@ const list: Command = {
     })) {
       agents.push(agent)
     }
-    if (context.json) return context.print(JSON.stringify(agents.map(agentRecord)))
-    printAgents(context, agents)
+    const nodes = await connectionsOf(connection, context.signal)
+    if (context.json) {
+      const records = agents.map((agent) => ({
+        ...agentRecord(agent),
+        ...pqRecord(nodes.get(idText(agent.id))),
+      }))
+      return context.print(JSON.stringify(records))
+    }
+    printAgents(context, agents, nodes)
   },
 }
 
@@ -139,8 +195,9 @@ const show: Command = {
     const agent = await connection
       .client(AgentDefinition)
       .getAgent({ id }, { signal: context.signal })
-    if (context.json) context.print(JSON.stringify(agentRecord(agent)))
-    else printAgent(context, agent)
+    const node = (await connectionsOf(connection, context.signal)).get(idText(agent.id))
+    if (context.json) context.print(JSON.stringify({ ...agentRecord(agent), ...pqRecord(node) }))
+    else printAgent(context, agent, node)
   },
 }
 
@@ -244,6 +301,7 @@ Exit status 6 when the agent is not ready.`,
       ['Open streams', String(status.streams)],
       ['Bundle', bundleText(status)],
       ['Report', reportText(status)],
+      ['Post-quantum', agentPqText(status)],
       ...status.authorities.map((use) => ['Authority', authorityText(use, now)] as const),
     ])) {
       context.print(line)

@@ -24,7 +24,7 @@ import {
   timeText,
   timeValue,
 } from '../print.ts'
-import { agentStatusRecord } from '../wire.ts'
+import { agentPqText, agentStatusRecord } from '../wire.ts'
 
 /** What can be seen from here: a server, an agent, or both. */
 interface Seen {
@@ -96,7 +96,7 @@ export const untilFirstBreakSeconds = ({
 }: Pick<ServerOverview, 'shortestX509SvidTtl'>): number => Math.floor(shortestX509SvidTtl * 0.45)
 
 function serverRecord({ overview, keys }: NonNullable<Seen['server']>) {
-  const { nodes, wentBack } = overview
+  const { nodes, wentBack, pq } = overview
   return {
     version: overview.version,
     trust_domain: overview.trustDomain,
@@ -115,6 +115,14 @@ function serverRecord({ overview, keys }: NonNullable<Seen['server']>) {
     },
     pending_tpms: overview.pendingTpms,
     entries: overview.entries,
+    pq: pq && {
+      parameter_set: pq.parameterSet || undefined,
+      nodes: pq.nodes,
+      verified_nodes: pq.verifiedNodes,
+      hybrid_connections: pq.hybridConnections,
+      svids: pq.svids,
+      hybrid_svids: pq.hybridSvids,
+    },
     server_svid_expires_at: timeValue(overview.serverSvidExpiresAt),
     authorities: keys.keys
       .filter(({ purpose }) => purpose !== '')
@@ -140,6 +148,16 @@ function serverRecord({ overview, keys }: NonNullable<Seen['server']>) {
       seen_at: timeValue(wentBack.seenAt),
     },
   }
+}
+
+/** How far the fleet has moved; empty when the server is of before there was such a thing. */
+function pqText({ pq }: Pick<ServerOverview, 'pq'>): string {
+  if (pq === undefined) return ''
+  const signatures =
+    pq.parameterSet === '' && pq.hybridSvids === 0
+      ? 'SVIDs are signed classically alone'
+      : `${pq.hybridSvids} of ${count(pq.svids, 'X.509-SVID')} signed with ${pq.parameterSet || 'ML-DSA'} too, shown by ${pq.verifiedNodes} of ${count(pq.nodes, 'node')}`
+  return `${signatures}; key agreement hybrid with ${pq.hybridConnections} of ${count(pq.nodes, 'node')}`
 }
 
 function serverLines(
@@ -182,6 +200,7 @@ function serverLines(
         : `${count(overview.pendingTpms, 'TPM')} for approval: assay inventory pending`,
     ],
     ['Entries', String(overview.entries)],
+    ['Post-quantum', pqText(overview)],
     [
       'If the server dies now',
       left === 0
@@ -212,6 +231,7 @@ function agentLines(status: AgentStatus, now: number): readonly string[] {
     ['SVID expires', orNone(status.agentSvidExpiresAt)],
     ['Last sync', orNone(status.lastSyncAt)],
     ['Node attestor', `${status.nodeAttestor} ${status.nodeAttestorDetail}`.trim()],
+    ['Post-quantum', agentPqText(status)],
     [
       'Serving',
       `${count(status.entries, 'entry', 'entries')}, ${status.x509Svids} X.509-SVIDs, ${status.jwtSvids} JWT-SVIDs, ${count(status.streams, 'open stream')}`,

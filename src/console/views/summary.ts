@@ -10,7 +10,7 @@ export async function summaryView(connection: Connection, signal: AbortSignal) {
     connection.client(OverviewDefinition).get({}, { signal }),
     connection.client(ActivityDefinition).getIssued({}, { signal }),
   ])
-  const { wentBack } = overview
+  const { wentBack, pq } = overview
   return {
     version: overview.version,
     trustDomain: overview.trustDomain,
@@ -22,6 +22,8 @@ export async function summaryView(connection: Connection, signal: AbortSignal) {
     datastoreRevision: String(overview.revision),
     /** An agent that holds a newer state than this server has; empty: there is none. */
     wentBack: wentBack?.agentId ?? '',
+    /** How far live nodes have moved to post-quantum cryptography; undefined: the server does not count it. */
+    pq,
     issued: issued.minutes.map(({ at, counts = none, refused }) => ({ at, ...counts, refused })),
     expiring: issued.expiring.map(({ from, until, counts = none }) => ({
       from,

@@ -6,7 +6,7 @@ import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { AttestedNodeRecord } from '../datastore/datastore.ts'
 import type { IssueHistory } from '../issue-history.ts'
 import type { NodeCache } from '../node/node-cache.ts'
-import type { NodeHoldings } from '../node/node-holdings.ts'
+import type { AgentConnection, NodeHoldings } from '../node/node-holdings.ts'
 import { prefixesOf } from './caller.ts'
 import type { ConnectedAgents } from './connected-agents.ts'
 
@@ -16,7 +16,7 @@ export interface ActivityServiceDependencies {
   readonly history: Pick<IssueHistory, 'minutes' | 'expiring'>
   readonly nodes: Pick<NodeCache, 'all'>
   readonly connected: Pick<ConnectedAgents, 'addressOf'>
-  readonly holdings: Pick<NodeHoldings, 'standing'>
+  readonly holdings: Pick<NodeHoldings, 'standing' | 'connectionOf'>
   readonly authorities: Pick<AuthorityManager, 'bundleSequenceNumber'>
 }
 
@@ -81,6 +81,7 @@ export function newActivityService(dependencies: ActivityServiceDependencies) {
       state,
       svids,
       address: dependencies.connected.addressOf(record.agentId) ?? '',
+      connection: dependencies.holdings.connectionOf(record.agentId),
     }
   }
 }
@@ -91,12 +92,18 @@ interface Seen {
   readonly state: string
   readonly svids: number
   readonly address: string
+  readonly connection: AgentConnection | undefined
 }
 
 const isSame = (a: Seen, b: Seen | undefined): boolean =>
-  a.record === b?.record && a.state === b.state && a.svids === b.svids && a.address === b.address
+  a.record === b?.record &&
+  a.state === b.state &&
+  a.svids === b.svids &&
+  a.address === b.address &&
+  a.connection?.keyAgreement === b.connection?.keyAgreement &&
+  a.connection?.pq === b.connection?.pq
 
-const nodeMessage = ({ record, state, svids, address }: Seen): Node => ({
+const nodeMessage = ({ record, state, svids, address, connection }: Seen): Node => ({
   agentId: record.agentId,
   state,
   attestationType: record.attestationType,
@@ -105,4 +112,6 @@ const nodeMessage = ({ record, state, svids, address }: Seen): Node => ({
   expiresAt: Math.max(record.expiresAtSeconds, record.newExpiresAtSeconds),
   svids,
   address,
+  keyAgreement: connection?.keyAgreement ?? '',
+  pq: connection?.pq ?? '',
 })

@@ -51,6 +51,8 @@ function attestation(attest: (exchange: AttestationExchange) => Promise<Attested
       certificate: undefined,
       serialNumber: '',
       expiresAtSeconds: 0,
+      keyAgreement: 'X25519MLKEM768',
+      pq: undefined,
       exporter: (label, length) => utf8Bytes(label.padEnd(length).slice(0, length)),
     },
     method: '/spire.api.server.agent.v1.Agent/AttestAgent',
@@ -110,7 +112,7 @@ test('attestAgent() passes challenges and responses between attestor and agent, 
   assert.deepEqual(notesOf(context), {
     attestationType: 'quiz',
     subject: agentId,
-    details: { serialNumber: '42', expiresAt: 99 },
+    details: { serialNumber: '42', expiresAt: 99, keyAgreement: 'X25519MLKEM768' },
   })
 })
 

@@ -61,7 +61,11 @@ export async function* attestAgent(
   const proved = yield* converse({ dependencies, attestor, params, csr, incoming, context })
   notes.subject = proved.agentId
   const { svid, node } = await admit(dependencies, { attestor, proved, csr })
-  notes.details = { serialNumber: node.serialNumber, expiresAt: node.expiresAtSeconds }
+  notes.details = {
+    serialNumber: node.serialNumber,
+    expiresAt: node.expiresAtSeconds,
+    keyAgreement: context.peer.kind === 'tls' ? context.peer.keyAgreement : undefined,
+  }
   dependencies.onAttested(node.agentId, addressOf(context))
   yield { step: { $case: 'result', value: { svid, reattestable: node.canReattest } } }
 }

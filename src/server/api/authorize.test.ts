@@ -83,6 +83,8 @@ const tls = (id: SpiffeId | undefined, serialNumber = '1', expires = nowSeconds 
   certificate: new Uint8Array(),
   serialNumber,
   expiresAtSeconds: expires,
+  keyAgreement: 'X25519MLKEM768',
+  pq: undefined,
   exporter: () => new Uint8Array(),
 })
 const unix: Peer = { kind: 'unix', pid: 1, uid: 0, gid: 0, pidfd: undefined, startTime: 0n }

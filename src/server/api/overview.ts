@@ -1,8 +1,9 @@
 import type { Clock } from '#base/clock.ts'
 import { version } from '#base/version.ts'
-import type { ServerOverview } from '#rpc/gen/assay/server/v1/overview.ts'
+import type { PqProgress, ServerOverview } from '#rpc/gen/assay/server/v1/overview.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Health } from '#telemetry/health.ts'
+import type { AuthorityManager } from '../authority/authority-manager.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
 import { isBanned } from '../node/banned.ts'
@@ -19,6 +20,7 @@ export interface OverviewServiceDependencies {
   readonly datastore: Datastore
   readonly nodes: NodeCache
   readonly holdings: NodeHoldings
+  readonly authorities: Pick<AuthorityManager, 'hybridAuthorities' | 'states'>
   readonly entries: Pick<AuthorizedEntries, 'all' | 'size'>
   readonly serverSvid: ServerSvid
   readonly lostState: LostState
@@ -56,6 +58,7 @@ export function newOverviewService(dependencies: OverviewServiceDependencies) {
         serverSvidAuthorityId: dependencies.serverSvid.current()?.authorityId ?? '',
         ...shortestLifetimes(dependencies),
         wentBack: wentBack(dependencies.lostState),
+        pq: pqProgress(dependencies),
       }
     },
   }
@@ -74,6 +77,21 @@ function countNodes({ nodes, holdings }: OverviewServiceDependencies, now: numbe
     }
   }
   return counts
+}
+
+/** What nodes report is theirs; the sum must fit the message. */
+const maxUint32 = 2 ** 32 - 1
+
+function pqProgress({ holdings, authorities }: OverviewServiceDependencies): PqProgress {
+  const hybrid = authorities.hybridAuthorities()
+  const { svids, hybridSvids, ...nodes } = holdings.pqProgress(new Set(hybrid.keys()))
+  const active = authorities.states('x509').find(({ state }) => state === 'active')
+  return {
+    parameterSet: hybrid.get(active?.publishedId ?? '') ?? '',
+    ...nodes,
+    svids: Math.min(svids, maxUint32),
+    hybridSvids: Math.min(hybridSvids, maxUint32),
+  }
 }
 
 function shortestLifetimes({ entries, svidLifetimes }: OverviewServiceDependencies) {

@@ -140,7 +140,10 @@ function guard(
       throw new AssayError('unauthenticated', 'the connection is gone', { reason: 'cancelled' })
     }
     const caller = await dependencies.authorizer.authorize(context)
-    if (caller.class === 'agent') dependencies.holdings.seen(caller.node.agentId)
+    if (caller.class === 'agent') {
+      const { peer } = context
+      dependencies.holdings.seen(caller.node.agentId, peer.kind === 'tls' ? peer : undefined)
+    }
     await next()
   })
 }

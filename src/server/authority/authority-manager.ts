@@ -29,7 +29,7 @@ import { revokeAuthority, taintAuthority } from './taint.ts'
 import { Ticker } from './ticker.ts'
 import { Upstream } from './upstream.ts'
 import { revokeUpstream, taintUpstream } from './upstream-taint.ts'
-import { newX509Kind, withX509Authority } from './x509-kind.ts'
+import { hybridAuthorities, newX509Kind, withX509Authority } from './x509-kind.ts'
 
 export interface AuthorityManagerOptions {
   readonly datastore: Pick<
@@ -348,6 +348,11 @@ export class AuthorityManager implements Disposable {
     return this.#kinds.x509.context.kind
       .published(this.#bundle.present)
       .some((authority) => authority.tainted && authority.authorityId === authorityId)
+  }
+
+  /** The X.509 authorities in the bundle that sign both ways, by their ids. */
+  hybridAuthorities(): ReadonlyMap<string, MlDsaParameterSet> {
+    return hybridAuthorities(this.#bundle.present)
   }
 
   /** Calls back at each event until it is disposed of. `listener` must not throw. */

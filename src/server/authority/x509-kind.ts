@@ -84,6 +84,17 @@ export function newX509Kind(options: {
   }
 }
 
+/** The authorities of a bundle that have a post-quantum key, by their ids, with its parameter set. */
+export const hybridAuthorities = ({
+  x509Authorities,
+}: Bundle): ReadonlyMap<string, MlDsaParameterSet> =>
+  new Map(
+    x509Authorities.flatMap(({ certificate }) => {
+      const set = parameterSetOf(certificate)
+      return set === undefined ? [] : [[describe(certificate).authorityId, set]]
+    }),
+  )
+
 /** `bundle` with the certificate (DER) as an authority; itself when it has it. */
 export function withX509Authority(bundle: Bundle, certificate: Uint8Array): Bundle {
   const isThere = bundle.x509Authorities.some((authority) =>

@@ -224,3 +224,27 @@ test('prune() forgets SVIDs that have expired', async () => {
   await advance(-15)
   assert.equal(known(), 1)
 })
+
+test('pqProgress() counts live nodes by their last connection, and SVIDs by their authorities', async () => {
+  const { holdings, put, connected, advance, nowSeconds } = newHoldings([a, b, c])
+  const svids = (authorityId: string, count: number) => ({
+    bundleSequenceNumber: 1n,
+    authorities: [{ authorityId, svids: count, expiresAtSeconds: nowSeconds() + hour }],
+  })
+  const none = { nodes: 0, verifiedNodes: 0, hybridConnections: 0, svids: 0, hybridSvids: 0 }
+  assert.deepEqual(holdings.pqProgress(new Set(['aa'])), none, 'nothing is known before a call')
+  holdings.seen(a, { keyAgreement: 'X25519MLKEM768', pq: 'verified' })
+  holdings.seen(b, { keyAgreement: 'X25519', pq: 'absent' })
+  holdings.seen(c, { keyAgreement: 'SecP384r1MLKEM1024', pq: 'absent' })
+  holdings.report(a, svids('aa', 3))
+  holdings.report(b, svids('bb', 2))
+  const all = { nodes: 3, verifiedNodes: 1, hybridConnections: 2, svids: 5, hybridSvids: 3 }
+  assert.deepEqual(holdings.pqProgress(new Set(['aa'])), all)
+  connected.add(a)
+  await advance(61)
+  const one = { ...all, nodes: 1, hybridConnections: 1 }
+  assert.deepEqual(holdings.pqProgress(new Set(['aa'])), one, 'those that are away are not live')
+  put(a, { expiresAtSeconds: 1 })
+  assert.equal(holdings.pqProgress(new Set(['aa'])).hybridSvids, 0, 'nor is one that has expired')
+  assert.deepEqual(holdings.connectionOf(a), { keyAgreement: 'X25519MLKEM768', pq: 'verified' })
+})

@@ -1,4 +1,6 @@
 import type { Clock } from '#base/clock.ts'
+import type { PqState } from '#pq-crypto/alternative-chain.ts'
+import { isHybridGroup } from '#rpc/tls.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { Dependents, Holders, Survey } from '../authority/holders.ts'
 import type { AttestedNodeRecord } from '../datastore/datastore.ts'
@@ -27,6 +29,28 @@ export interface HandedOut {
   readonly expiresAtSeconds: number
 }
 
+/** The connection an agent made its last call over. */
+export interface AgentConnection {
+  /** The group its keys are from: `X25519MLKEM768`. */
+  readonly keyAgreement: string
+  /** What was found of the post-quantum signatures of the SVID that the agent showed. */
+  readonly pq: PqState | undefined
+}
+
+/** How far live nodes have moved to post-quantum cryptography. */
+export interface PqProgress {
+  /** Live nodes whose connection is known; those of which nothing was heard since the start are not among them. */
+  readonly nodes: number
+  /** Of these, whose SVID was verified with both of its signatures. */
+  readonly verifiedNodes: number
+  /** Of these, whose connection has hybrid keys. */
+  readonly hybridConnections: number
+  /** X.509-SVIDs that nodes hold, their own included, as far as known. */
+  readonly svids: number
+  /** Of these, of authorities that sign both ways. */
+  readonly hybridSvids: number
+}
+
 export interface NodeHoldingsOptions {
   /** Every attested node. */
   readonly nodes: {
@@ -49,6 +73,7 @@ export interface Standing {
 /** What is known of one node. */
 interface Holding {
   lastSeenSeconds: number
+  connection: AgentConnection | undefined
   /** It tells by itself; what it was given says nothing that its report does not say better. */
   report: HoldingsReport | undefined
   /** Of the newest bundle it was given, and of the one before, which it has taken over when it asks again. */
@@ -89,8 +114,35 @@ export class NodeHoldings implements Holders {
   }
 
   /** The agent has made a call. */
-  seen(agentId: SpiffeId): void {
-    this.#holding(agentId).lastSeenSeconds = this.#nowSeconds()
+  seen(agentId: SpiffeId, connection?: AgentConnection): void {
+    const holding = this.#holding(agentId)
+    holding.lastSeenSeconds = this.#nowSeconds()
+    if (connection === undefined) return
+    // Only what is named: the peer is the whole connection, and must not be kept.
+    const { keyAgreement, pq } = connection
+    holding.connection = { keyAgreement, pq }
+  }
+
+  /** The connection of the agent's last call since this server started; undefined: there was none. */
+  connectionOf(agentId: SpiffeId): AgentConnection | undefined {
+    return this.#holdings.get(agentId)?.connection
+  }
+
+  /** @param hybridIds the authorities, by their id, that sign both ways. */
+  pqProgress(hybridIds: ReadonlySet<string>): PqProgress {
+    const nowSeconds = this.#nowSeconds()
+    const sum = { nodes: 0, verifiedNodes: 0, hybridConnections: 0, svids: 0, hybridSvids: 0 }
+    for (const node of this.#valid()) {
+      const { agentId } = node
+      sum.svids += this.#allSvidsOf(agentId, nowSeconds)
+      for (const id of hybridIds) sum.hybridSvids += this.#svidsOf(agentId, id, nowSeconds)
+      const connection = this.connectionOf(agentId)
+      if (connection === undefined || !this.#isLive(node)) continue
+      sum.nodes += 1
+      if (connection.pq === 'verified') sum.verifiedNodes += 1
+      if (isHybridGroup(connection.keyAgreement)) sum.hybridConnections += 1
+    }
+    return sum
   }
 
   /** What the agent says replaces all that was known. */
@@ -253,6 +305,7 @@ export class NodeHoldings implements Holders {
     if (holding === undefined) {
       holding = {
         lastSeenSeconds: this.#nowSeconds(),
+        connection: undefined,
         report: undefined,
         served: -1n,
         taken: -1n,

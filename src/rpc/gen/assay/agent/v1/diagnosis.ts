@@ -96,6 +96,12 @@ export interface Status {
   report: string;
   /** The X.509 authorities of the SVIDs that the agent and its workloads have, by id. */
   authorities: AuthorityUse[];
+  /** The group that the keys of the connection to the server are from: X25519MLKEM768. Empty: there was none yet. */
+  keyAgreement: string;
+  /** What was found of the post-quantum signatures of the server's SVID: verified, absent. Empty: it was not looked at. */
+  serverPq: string;
+  /** Whether the agent's own SVID has an alternative signature: ml-dsa-44. Empty: none. */
+  agentSvidPq: string;
 }
 
 export interface AuthorityUse {
@@ -930,6 +936,9 @@ function createBaseStatus(): Status {
     workloadBundleSequenceNumber: 0n,
     report: "",
     authorities: [],
+    keyAgreement: "",
+    serverPq: "",
+    agentSvidPq: "",
   };
 }
 
@@ -1001,6 +1010,15 @@ export const Status: MessageFns<Status> = {
     }
     for (const v of message.authorities) {
       AuthorityUse.encode(v!, writer.uint32(130).fork()).join();
+    }
+    if (message.keyAgreement !== "") {
+      writer.uint32(138).string(message.keyAgreement);
+    }
+    if (message.serverPq !== "") {
+      writer.uint32(146).string(message.serverPq);
+    }
+    if (message.agentSvidPq !== "") {
+      writer.uint32(154).string(message.agentSvidPq);
     }
     return writer;
   },
@@ -1146,6 +1164,30 @@ export const Status: MessageFns<Status> = {
             message.authorities.push(AuthorityUse.decode(reader, reader.uint32()));
             continue;
           }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.keyAgreement = reader.string();
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.serverPq = reader.string();
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.agentSvidPq = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1208,6 +1250,15 @@ export const Status: MessageFns<Status> = {
     if (message.authorities !== undefined) {
       obj.authorities = message.authorities.map((e) => AuthorityUse.toJSON(e));
     }
+    if (message.keyAgreement !== undefined) {
+      obj.key_agreement = message.keyAgreement;
+    }
+    if (message.serverPq !== undefined) {
+      obj.server_pq = message.serverPq;
+    }
+    if (message.agentSvidPq !== undefined) {
+      obj.agent_svid_pq = message.agentSvidPq;
+    }
     return obj;
   },
 
@@ -1237,6 +1288,9 @@ export const Status: MessageFns<Status> = {
         : 0n;
     message.report = object.report ?? "";
     message.authorities = object.authorities?.map((e) => AuthorityUse.fromPartial(e)) || [];
+    message.keyAgreement = object.keyAgreement ?? "";
+    message.serverPq = object.serverPq ?? "";
+    message.agentSvidPq = object.agentSvidPq ?? "";
     return message;
   },
 };

@@ -80,6 +80,10 @@ export interface Node {
   svids: number;
   /** From where it is connected; empty when it is not. */
   address: string;
+  /** The group that the keys of its last connection are from: X25519MLKEM768. Empty: none since the server started. */
+  keyAgreement: string;
+  /** What was found of the post-quantum signatures of its SVID: verified, absent. Empty: nothing since then. */
+  pq: string;
 }
 
 function createBaseGetIssuedRequest(): GetIssuedRequest {
@@ -704,6 +708,8 @@ function createBaseNode(): Node {
     expiresAt: 0,
     svids: 0,
     address: "",
+    keyAgreement: "",
+    pq: "",
   };
 }
 
@@ -738,6 +744,12 @@ export const Node: MessageFns<Node> = {
     }
     if (message.address !== "") {
       writer.uint32(66).string(message.address);
+    }
+    if (message.keyAgreement !== "") {
+      writer.uint32(74).string(message.keyAgreement);
+    }
+    if (message.pq !== "") {
+      writer.uint32(82).string(message.pq);
     }
     return writer;
   },
@@ -819,6 +831,22 @@ export const Node: MessageFns<Node> = {
             message.address = reader.string();
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.keyAgreement = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.pq = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -857,6 +885,12 @@ export const Node: MessageFns<Node> = {
     if (message.address !== undefined) {
       obj.address = message.address;
     }
+    if (message.keyAgreement !== undefined) {
+      obj.key_agreement = message.keyAgreement;
+    }
+    if (message.pq !== undefined) {
+      obj.pq = message.pq;
+    }
     return obj;
   },
 
@@ -873,6 +907,8 @@ export const Node: MessageFns<Node> = {
     message.expiresAt = object.expiresAt ?? 0;
     message.svids = object.svids ?? 0;
     message.address = object.address ?? "";
+    message.keyAgreement = object.keyAgreement ?? "";
+    message.pq = object.pq ?? "";
     return message;
   },
 };

@@ -33,6 +33,24 @@ export interface ServerOverview {
     | undefined;
   /** The X.509 authority that signed the server's own SVID, as the local authority service names it; empty: none. */
   serverSvidAuthorityId: string;
+  pq: PqProgress | undefined;
+}
+
+/** How far live nodes have moved to post-quantum cryptography. */
+export interface PqProgress {
+  /** Of the ML-DSA key of the X.509 authority that signs: ml-dsa-44. Empty: it signs classically alone. */
+  parameterSet: string;
+  /** Nodes that are live and have called since the server started. */
+  nodes: number;
+  /**
+   * Of these, whose SVID was verified with both of its signatures, and whose connection has keys that were agreed on in a
+   * hybrid way (X25519MLKEM768, SecP384r1MLKEM1024).
+   */
+  verifiedNodes: number;
+  hybridConnections: number;
+  /** X.509-SVIDs that nodes hold, their own included, as far as known; and of these, with both signatures. */
+  svids: number;
+  hybridSvids: number;
 }
 
 export interface HealthPart {
@@ -129,6 +147,7 @@ function createBaseServerOverview(): ServerOverview {
     shortestJwtSvidTtl: 0,
     wentBack: undefined,
     serverSvidAuthorityId: "",
+    pq: undefined,
   };
 }
 
@@ -202,6 +221,9 @@ export const ServerOverview: MessageFns<ServerOverview> = {
     }
     if (message.serverSvidAuthorityId !== "") {
       writer.uint32(122).string(message.serverSvidAuthorityId);
+    }
+    if (message.pq !== undefined) {
+      PqProgress.encode(message.pq, writer.uint32(130).fork()).join();
     }
     return writer;
   },
@@ -339,6 +361,14 @@ export const ServerOverview: MessageFns<ServerOverview> = {
             message.serverSvidAuthorityId = reader.string();
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.pq = PqProgress.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -398,6 +428,9 @@ export const ServerOverview: MessageFns<ServerOverview> = {
     if (message.serverSvidAuthorityId !== undefined) {
       obj.server_svid_authority_id = message.serverSvidAuthorityId;
     }
+    if (message.pq !== undefined) {
+      obj.pq = PqProgress.toJSON(message.pq);
+    }
     return obj;
   },
 
@@ -425,6 +458,145 @@ export const ServerOverview: MessageFns<ServerOverview> = {
       ? WentBack.fromPartial(object.wentBack)
       : undefined;
     message.serverSvidAuthorityId = object.serverSvidAuthorityId ?? "";
+    message.pq = (object.pq !== undefined && object.pq !== null) ? PqProgress.fromPartial(object.pq) : undefined;
+    return message;
+  },
+};
+
+function createBasePqProgress(): PqProgress {
+  return { parameterSet: "", nodes: 0, verifiedNodes: 0, hybridConnections: 0, svids: 0, hybridSvids: 0 };
+}
+
+export const PqProgress: MessageFns<PqProgress> = {
+  encode(message: PqProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.parameterSet !== "") {
+      writer.uint32(10).string(message.parameterSet);
+    }
+    if (message.nodes !== 0) {
+      writer.uint32(16).uint32(message.nodes);
+    }
+    if (message.verifiedNodes !== 0) {
+      writer.uint32(24).uint32(message.verifiedNodes);
+    }
+    if (message.hybridConnections !== 0) {
+      writer.uint32(32).uint32(message.hybridConnections);
+    }
+    if (message.svids !== 0) {
+      writer.uint32(40).uint32(message.svids);
+    }
+    if (message.hybridSvids !== 0) {
+      writer.uint32(48).uint32(message.hybridSvids);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PqProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePqProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.parameterSet = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.nodes = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.verifiedNodes = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.hybridConnections = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.svids = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.hybridSvids = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: PqProgress): unknown {
+    const obj: any = {};
+    if (message.parameterSet !== undefined) {
+      obj.parameter_set = message.parameterSet;
+    }
+    if (message.nodes !== undefined) {
+      obj.nodes = Math.round(message.nodes);
+    }
+    if (message.verifiedNodes !== undefined) {
+      obj.verified_nodes = Math.round(message.verifiedNodes);
+    }
+    if (message.hybridConnections !== undefined) {
+      obj.hybrid_connections = Math.round(message.hybridConnections);
+    }
+    if (message.svids !== undefined) {
+      obj.svids = Math.round(message.svids);
+    }
+    if (message.hybridSvids !== undefined) {
+      obj.hybrid_svids = Math.round(message.hybridSvids);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<PqProgress>, I>>(base?: I): PqProgress {
+    return PqProgress.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PqProgress>, I>>(object: I): PqProgress {
+    const message = createBasePqProgress();
+    message.parameterSet = object.parameterSet ?? "";
+    message.nodes = object.nodes ?? 0;
+    message.verifiedNodes = object.verifiedNodes ?? 0;
+    message.hybridConnections = object.hybridConnections ?? 0;
+    message.svids = object.svids ?? 0;
+    message.hybridSvids = object.hybridSvids ?? 0;
     return message;
   },
 };
