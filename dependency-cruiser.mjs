@@ -53,6 +53,16 @@ export default {
     layer('attestation', 'base', 'pki', 'pq-crypto', 'spiffe', 'tpm'),
 
     forbid(
+      'signer-layer',
+      'the service reads the server’s configuration, and shares nothing else with it',
+      { path: '^src/signer/' },
+      {
+        path: '^src/',
+        pathNot: '^src/(signer|base|config|hsm)/|^src/server/config\\.ts',
+      },
+    ),
+
+    forbid(
       'pure-does-no-io',
       'parsers and verifiers are functions of their arguments',
       { path: '^src/(pki|pq-crypto|spiffe|issuance|attestation|tpm/(wire|verify))/' },
@@ -77,7 +87,8 @@ export default {
       'one door to the HSM for each thing that is done with it',
       {
         path: '^src/',
-        pathNot: '^src/(hsm/|ceremony/|server/plugin/(key-manager|upstream-authority)/pkcs11)',
+        pathNot:
+          '^src/(hsm/|ceremony/|signer/|server/plugin/(key-manager|upstream-authority)/pkcs11)',
       },
       { path: '^src/hsm/' },
     ),

@@ -4,8 +4,11 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <node_api.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -15,6 +18,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef SO_PEERPIDFD
@@ -169,6 +173,53 @@ static napi_value forbid_core_dumps(napi_env env, napi_callback_info info) {
   return setrlimit(RLIMIT_CORE, &none) < 0 ? fail(env, "setrlimit") : NULL;
 }
 
+struct watched {
+  int fd, grace_ms;
+};
+
+// A thread, because where the process hangs nothing of JavaScript runs.
+static void *kill_after_peer(void *argument) {
+  const struct watched watched = *(struct watched *)argument;
+  free(argument);
+  struct pollfd entry = {.fd = watched.fd, .events = POLLRDHUP};
+  while (poll(&entry, 1, -1) < 0 && errno == EINTR) {
+  }
+  const struct timespec grace = {watched.grace_ms / 1000, watched.grace_ms % 1000 * 1000000L};
+  nanosleep(&grace, NULL);
+  kill(getpid(), SIGKILL);
+  return NULL;
+}
+
+// endWithPeer(fd, graceMs): SIGKILL to this process so long after the peer of the socket has closed it.
+static napi_value end_with_peer(napi_env env, napi_callback_info info) {
+  int32_t given[2];
+  if (!integers(env, info, 2, given)) return NULL;
+  struct watched *watched = malloc(sizeof *watched);
+  if (watched == NULL) return fail(env, "malloc");
+  // Its own descriptor: the caller's may be closed, and its number be another file's, while this waits.
+  watched->fd = fcntl(given[0], F_DUPFD_CLOEXEC, 0);
+  watched->grace_ms = given[1];
+  if (watched->fd < 0) {
+    free(watched);
+    return fail(env, "fcntl");
+  }
+  // The signals of the process are for the threads of Node.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const int error = pthread_create(&thread, NULL, kill_after_peer, watched);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (error != 0) {
+    close(watched->fd);
+    free(watched);
+    errno = error;
+    return fail(env, "pthread_create");
+  }
+  pthread_detach(thread);
+  return NULL;
+}
+
 // A view of the bytes of a Uint8Array; false when it is none, and then a TypeError is pending.
 static bool bytes(napi_env env, napi_value value, void **data, size_t *length) {
   napi_typedarray_type type;
@@ -233,6 +284,7 @@ static napi_value init(napi_env env, napi_value exports) {
       {"peerGroups", peer_groups},           {"pidfdOpen", pidfd_open_},
       {"pidfdAlive", pidfd_alive},           {"sendDatagram", send_datagram},
       {"forbidCoreDumps", forbid_core_dumps}, {"pkcs11Login", pkcs11_login},
+      {"endWithPeer", end_with_peer},
   };
   for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
     napi_value function;

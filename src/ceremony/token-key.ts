@@ -122,8 +122,7 @@ async function opened(
     )
   }
   const client = await openToken({
-    command: ownSigner(),
-    environment: signerEnvironment(),
+    signer: { command: ownSigner(), environment: signerEnvironment() },
     open: {
       module: settings.module,
       tokenLabel: settings.token_label,

@@ -13,6 +13,8 @@ export interface HostAddon {
   pidfdAlive(pidfd: number): boolean
   sendDatagram(path: string, text: string): void
   forbidCoreDumps(): void
+  /** Kills this process `graceMs` after the other end of that socket was closed. */
+  endWithPeer(fd: number, graceMs: number): void
   /** C_Login in a module that is loaded from that path; returns CKR_…. */
   pkcs11Login(modulePath: string, session: Uint8Array, pin: Uint8Array): number
 }

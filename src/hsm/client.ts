@@ -18,6 +18,7 @@ import {
   type RefusedKey,
   type SignerEvent,
 } from './protocol.ts'
+import type { SignerEnd, SignerStart } from './signer-link.ts'
 import { SignerProcess } from './signer-process.ts'
 import { SignerWatch } from './signer-watch.ts'
 import { lookEveryMs } from './silence.ts'
@@ -33,10 +34,7 @@ const parkedInterval = Temporal.Duration.from({ seconds: 1 })
 
 /** What an {@link HsmClient} is made of. */
 export interface HsmClientOptions {
-  /** The program that speaks the signer's protocol on descriptor 3, and its arguments. */
-  readonly command: readonly string[]
-  /** All of the signer's environment. */
-  readonly environment: Readonly<Record<string, string>>
+  readonly signer: SignerStart
   readonly open: Omit<OpenRequest, 'spendFinalTry'>
   /** How long the HSM may take over one signature before its process is ended, in milliseconds. */
   readonly signLimitMs: number
@@ -236,7 +234,7 @@ export class HsmClient implements AsyncDisposable {
     return this.#token
   }
 
-  /** The signer's process, while there is one. */
+  /** The signer's process, while there is one that we started. */
   get pid(): number | undefined {
     return this.#process?.pid
   }
@@ -387,7 +385,7 @@ export class HsmClient implements AsyncDisposable {
       if (this.#isRefused) await this.#resumed.promise
       this.#isRefused = false
       if (this.#stop.signal.aborted) return
-      const why = await this.#runProcess(spendFinalTry)
+      const { why, needsOperator } = await this.#runProcess(spendFinalTry)
       if (this.#stop.signal.aborted) return
       if (this.#deadLogins >= maxDeadLogins) {
         this.#deadLogins = 0
@@ -397,7 +395,7 @@ export class HsmClient implements AsyncDisposable {
       if (this.#isRefused) continue
       // A signer that gave up waiting for its token has not crashed: look again soon.
       if (this.#lastEvent?.state === 'absent') this.#backoff.reset()
-      this.#lose(why)
+      this.#lose(why, needsOperator)
       try {
         await this.#options.clock.sleep(this.#backoff.next(), this.#stop.signal)
       } catch {
@@ -406,28 +404,32 @@ export class HsmClient implements AsyncDisposable {
     }
   }
 
-  /** One life of the signer; resolves with the reason it ended. */
-  async #runProcess(spendFinalTry: boolean): Promise<string> {
-    const { command, environment, open, log } = this.#options
+  /** One life of the signer; resolves with how it ended. */
+  async #runProcess(spendFinalTry: boolean): Promise<SignerEnd> {
+    const { signer: start, open, log } = this.#options
     const process: SignerProcess = new SignerProcess({
+      start,
       // A signature takes one of libuv's threads for as long as the token works, and so does making a key.
-      command,
-      environment: { ...environment, UV_THREADPOOL_SIZE: String(open.sessions + 1) },
+      poolThreads: open.sessions + 1,
       deadlines: this.#deadlines,
       log,
       onEvent: (event) => this.#heed(process, event),
     })
-    this.#process = process
-    this.counters.processes++
+    this.#take(process)
     process.tell(frameKind.open, encodeMessage({ ...open, spendFinalTry }))
     this.#limitOpening(process)
-    const why = await process.ended
+    const end = await process.ended
     // A token that does not answer has not refused anything; a module that dies may have been told that it does.
     if (this.#lastEvent?.state === 'logging-in' && !process.wasEnded) this.#deadLogins++
-    if (process.pid === undefined) this.#lose(why, true)
     this.#cancelOpenLimit?.()
     if (this.#process === process) this.#process = undefined
-    return why
+    return end
+  }
+
+  #take(process: SignerProcess): void {
+    this.#process = process
+    this.#lastEvent = undefined
+    this.counters.processes++
   }
 
   #heed(process: SignerProcess, event: SignerEvent): void {

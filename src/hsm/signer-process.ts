@@ -1,5 +1,3 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import type { Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { AssayError, messageOf } from '#base/errors.ts'
@@ -7,6 +5,7 @@ import type { Log } from '#base/log.ts'
 import type { Deadlines } from './deadlines.ts'
 import { type Frame, FrameReader, FrameWriter } from './frame.ts'
 import { frameKind, parseFailure, parseSignerEvent, type SignerEvent } from './protocol.ts'
+import { type SignerEnd, type SignerLink, type SignerStart, startSigner } from './signer-link.ts'
 
 /** Requests that may be under way at once; the signer itself queues fewer. */
 const maxPending = 1024
@@ -20,10 +19,9 @@ const closeLimitMs = 2000
 
 /** What a signer process is started with. */
 export interface SignerProcessOptions {
-  /** Program and arguments. */
-  readonly command: readonly string[]
-  /** All of its environment. */
-  readonly environment: Readonly<Record<string, string>>
+  readonly start: SignerStart
+  /** Calls that may block at a time, where that is ours to say. */
+  readonly poolThreads: number
   readonly deadlines: Deadlines
   readonly log: Log
   readonly onEvent: (event: SignerEvent) => void
@@ -42,13 +40,12 @@ interface Pending {
   readonly cancelDeadline: () => void
 }
 
-/** One life of the signer: a child process and the requests it owes an answer to. */
+/** One life of the signer: a process, ours or a service's, and the requests it owes an answer to. */
 export class SignerProcess {
-  /** Resolves, with the reason in words, once the process is gone and every request has been rejected. */
-  readonly ended: Promise<string>
+  /** Resolves once the process is gone and every request has been rejected; the first reason there was is told. */
+  readonly ended: Promise<SignerEnd>
   readonly #options: SignerProcessOptions
-  readonly #child: ChildProcess
-  readonly #socket: Socket
+  readonly #link: SignerLink
   readonly #writer: FrameWriter
   readonly #pending = new Map<number, Pending>()
   readonly #ledgers = new Map<number, Ledger>()
@@ -58,46 +55,36 @@ export class SignerProcess {
   #cancelKill: (() => void) | undefined
 
   constructor(options: SignerProcessOptions) {
-    const [program = '', ...args] = options.command
     this.#options = options
-    this.#child = spawn(program, args, {
-      env: options.environment,
-      stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
-    })
-    this.#socket = this.#child.stdio[3] as Socket
-    this.#writer = new FrameWriter((bytes) => this.#socket.write(bytes))
+    this.#link = startSigner(options.start, options.poolThreads)
+    const { socket, printed, ended } = this.#link
+    this.#writer = new FrameWriter((bytes) => socket.write(bytes))
     const reader = new FrameReader()
-    this.#socket.on('data', (chunk: Uint8Array) => {
+    socket.on('data', (chunk: Uint8Array) => {
       try {
         for (const frame of reader.read(chunk)) this.#receive(frame)
       } catch (error) {
         this.kill(`the signer broke the protocol: ${messageOf(error)}`)
       }
     })
-    this.#socket.on('error', (error) => this.kill(`the signer's socket failed: ${error.message}`))
-    this.#socket.on('close', () => {
+    // It may have died with something unread, which is no doing of ours: how it ended says more.
+    socket.on('error', () => this.#link.kill())
+    socket.on('close', () => {
       this.#rejectAll()
       this.#limitEnding()
     })
-    this.#logPrinted(this.#child.stdout)
-    this.#logPrinted(this.#child.stderr)
-    this.ended = new Promise((resolve) => {
-      const end = (how: string) => {
-        this.#why ??= how
-        this.#cancelKill?.()
-        this.#rejectAll()
-        resolve(this.#why)
-      }
-      this.#child.on('error', (error) => end(`cannot start ${program}: ${error.message}`))
-      this.#child.on('exit', (code, signal) =>
-        end(`the signer ended with ${signal ?? `status ${code}`}`),
-      )
+    for (const stream of printed) this.#logPrinted(stream)
+    this.ended = ended.then(({ why, needsOperator }) => {
+      this.#why ??= why
+      this.#cancelKill?.()
+      this.#rejectAll()
+      return { why: this.#why, needsOperator }
     })
   }
 
-  /** Undefined when it could not be started. */
+  /** Undefined when it could not be started, or is another's child. */
   get pid(): number | undefined {
-    return this.#child.pid
+    return this.#link.pid
   }
 
   /** Whether it was told to end, or made to. */
@@ -112,7 +99,7 @@ export class SignerProcess {
 
   /** Sends what is not answered. */
   tell(kind: number, body: Uint8Array = new Uint8Array()): void {
-    if (this.#socket.writable) this.#writer.send(kind, 0, body)
+    if (this.#link.socket.writable) this.#writer.send(kind, 0, body)
   }
 
   /**
@@ -123,7 +110,7 @@ export class SignerProcess {
    */
   request(kind: number, limitMs: number, ...parts: readonly Uint8Array[]): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
-      if (this.#why !== undefined || !this.#socket.writable) return reject(this.#gone())
+      if (this.#why !== undefined || !this.#link.socket.writable) return reject(this.#gone())
       if (this.#pending.size >= maxPending) {
         return reject(
           new AssayError('unavailable', `hsm is overloaded: ${maxPending} requests wait`),
@@ -144,7 +131,7 @@ export class SignerProcess {
   kill(why: string): void {
     this.#why ??= why
     this.#wasEnded = true
-    this.#child.kill('SIGKILL')
+    this.#link.kill()
     this.#rejectAll()
   }
 
@@ -152,7 +139,7 @@ export class SignerProcess {
   async close(): Promise<void> {
     this.#why ??= 'the hsm client is closed'
     this.#wasEnded = true
-    this.#socket.end()
+    this.#link.socket.end()
     this.#limitEnding()
     this.#rejectAll()
     await this.ended
@@ -219,8 +206,7 @@ export class SignerProcess {
     )
   }
 
-  #logPrinted(stream: Readable | null): void {
-    if (stream === null) return
+  #logPrinted(stream: Readable): void {
     let lines = 0
     createInterface({ input: stream }).on('line', (line) => {
       if (++lines > maxPrintedLines) return

@@ -297,6 +297,11 @@ export const serverConfigSchema = object({
     .describe('Where entries, nodes and bundles are kept.'),
   key_manager: keyManagerSchema,
   upstream_authority: upstreamAuthoritySchema,
+  signer_socket_path: path()
+    .optional()
+    .describe(
+      'The Unix socket of assay-signer as a service of its own, such as /run/assay-signer/socket, with a user of its own that alone has the PIN. It reads the tokens of this file itself. Default: the server starts assay-signer, as its own user.',
+    ),
   node_attestors: nodeAttestorsSchema,
   ratelimit: object({
     attestation: boolean()

@@ -8,6 +8,7 @@ import process from 'node:process'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { type Log, silentLog } from '#base/log.ts'
+import { labelPrefixOf } from '#hsm/label-prefix.ts'
 import { type Attribute, Cryptoki, ck, type Handle } from '#hsm/signer/cryptoki.ts'
 import {
   generationMechanism,
@@ -15,7 +16,6 @@ import {
   privateKeyTemplate,
   publicKeyTemplate,
 } from '#hsm/signer/key-template.ts'
-import { labelPrefixOf } from '#server/plugin/key-manager/pkcs11.ts'
 import { trustDomain } from '../support/authorities.ts'
 import { type FaultyHsm, newFaultyHsm } from '../support/faulty-hsm.ts'
 import { until } from '../support/signing-load.ts'

@@ -10,9 +10,9 @@ import { SystemClock } from '#base/clock.ts'
 import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import { SystemRandom } from '#base/random.ts'
+import { labelPrefixOf } from '#hsm/label-prefix.ts'
 import { AuthorityManager } from '#server/authority/authority-manager.ts'
 import {
-  labelPrefixOf,
   openPkcs11KeyManager,
   type Pkcs11KeyManager,
   type Pkcs11Options,

@@ -40,6 +40,10 @@ export interface FaultyHsmOptions {
   readonly refusalFile?: string
   readonly sessions?: number
   readonly signerCommand?: readonly string[]
+  readonly signerSocketPath?: string
+  /** Undefined: a credential's. */
+  readonly pinFile?: string | undefined
+  readonly trustDomain?: string
 }
 
 /** Builds the module with the C compiler and makes a token. */
@@ -57,13 +61,16 @@ export async function newFaultyHsm(): Promise<FaultyHsm> {
     PKCS11_SHIM_CONTROL: control,
     PKCS11_SHIM_CALLS: calls,
   }
-  const open = (path: string, options: FaultyHsmOptions): Promise<Pkcs11KeyManager> =>
+  const open = (
+    path: string,
+    { trustDomain = 'example.org', ...options }: FaultyHsmOptions,
+  ): Promise<Pkcs11KeyManager> =>
     openPkcs11KeyManager({
       module: path,
       tokenLabel: token.tokenLabel,
       pinFile: token.pinFile,
       environment,
-      trustDomain: parseTrustDomain('example.org'),
+      trustDomain: parseTrustDomain(trustDomain),
       clock: new SystemClock(),
       monotonicMs: () => performance.now(),
       random: new SystemRandom(),

@@ -27,6 +27,9 @@ import {
 /** After so many failed openings in a row a fresh process may do better than this one. */
 const maxOpenAttempts = 60
 
+/** Says what is opened when a server asks for `request`. @throws AssayError `failed-precondition` when it may not. */
+export type PermitToken = (request: OpenRequest) => OpenRequest
+
 /** What a signer is given by its process. */
 export interface SignerDeps {
   readonly clock: Clock
@@ -34,6 +37,7 @@ export interface SignerDeps {
   /** Aborts when the server is gone. */
   readonly signal: AbortSignal
   readonly send: (kind: number, id: number, body: Uint8Array) => void
+  readonly permit: PermitToken
   /** Called once, when this signer can do no more: the process is to end. */
   readonly onEnd: () => void
 }
@@ -65,8 +69,7 @@ export class Signer {
         case frameKind.open:
           if (this.#request !== undefined)
             throw new AssayError('failed-precondition', 'open already')
-          this.#request = parseOpenRequest(frame.body)
-          return await this.#openUntilReady(this.#request)
+          return await this.#begin(parseOpenRequest(frame.body))
         case frameKind.reopen:
           if (this.#token !== undefined) await this.#recover(this.#token, 'the server asked for it')
           return
@@ -81,6 +84,16 @@ export class Signer {
   /** Lets go of the token in order, as far as it lets us. */
   async close(): Promise<void> {
     await this.#token?.close('the signer is ending')
+  }
+
+  async #begin(request: OpenRequest): Promise<void> {
+    try {
+      this.#request = this.#deps.permit(request)
+    } catch (error) {
+      this.#tell({ state: 'absent', detail: describeFailure(error), needsOperator: true })
+      return this.#deps.onEnd()
+    }
+    await this.#openUntilReady(this.#request)
   }
 
   async #answer(frame: Frame): Promise<Uint8Array> {

@@ -67,12 +67,17 @@ type TokenSettings = Omit<
 >
 
 async function openClassicalKeyManager(
-  { key_manager: settings, trust_domain: trustDomain, data_dir: dataDirectory }: ServerConfig,
+  {
+    key_manager: settings,
+    trust_domain: trustDomain,
+    data_dir: dataDirectory,
+    signer_socket_path: signerSocketPath,
+  }: ServerConfig,
   { clock, monotonicMs, random, log, metrics }: CatalogDependencies & { readonly metrics: Metrics },
 ): Promise<KeyManager> {
   switch (settings.kind) {
     case 'pkcs11': {
-      const common = { trustDomain, clock, monotonicMs, random, log }
+      const common = { trustDomain, signerSocketPath, clock, monotonicMs, random, log }
       const open = (token: TokenSettings, name: string, suffix: string) =>
         openPkcs11KeyManager({
           ...common,
@@ -107,7 +112,11 @@ async function openClassicalKeyManager(
 
 /** The upstream authority the configuration names; undefined: there is none. */
 export function newUpstreamAuthority(
-  { upstream_authority: settings, trust_domain: trustDomain }: ServerConfig,
+  {
+    upstream_authority: settings,
+    trust_domain: trustDomain,
+    signer_socket_path: signerSocketPath,
+  }: ServerConfig,
   { clock, monotonicMs, random, log }: CatalogDependencies,
 ): UpstreamAuthority | undefined {
   if (settings === undefined) return undefined
@@ -124,6 +133,7 @@ export function newUpstreamAuthority(
         tokenSerial: settings.token_serial,
         pinFile: settings.pin_file,
         keyLabel: settings.key_label,
+        signerSocketPath,
         monotonicMs,
         random,
       })

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { utf8Bytes } from '#base/bytes.ts'
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
@@ -6,6 +5,7 @@ import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { HsmClient, type HsmCounters, type HsmKey } from '#hsm/client.ts'
 import { credentialPath, signerEnvironment } from '#hsm/environment.ts'
+import { labelPrefixOf } from '#hsm/label-prefix.ts'
 import { PinRefusals } from '#hsm/pin-refusals.ts'
 import { ownSigner } from '#hsm/signer-command.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
@@ -49,6 +49,11 @@ export interface Pkcs11Options {
   readonly log: Log
   /** Program and arguments of the signer. Default: the one in this source tree, run by this Node. */
   readonly signerCommand?: readonly string[]
+  /**
+   * Where assay-signer waits as a service of its own, which has this token in its configuration and reads the PIN
+   * itself. Default: it is started here.
+   */
+  readonly signerSocketPath?: string | undefined
   /** Variables for the module, beside the well-known ones which are passed on from this process. */
   readonly environment?: Readonly<Record<string, string>>
   /** File in which it is remembered that a PIN was refused. Default: that is forgotten with this process. */
@@ -66,7 +71,7 @@ export interface Pkcs11Options {
 /** The key manager of a token, with what an operator may ask of it. */
 export interface Pkcs11KeyManager extends KeyManager {
   readonly counters: Readonly<HsmCounters>
-  /** The signer's process, while it runs. */
+  /** The signer's process, while one runs that was started here. */
   readonly signerPid: number | undefined
   resume(): Promise<void>
   activity(): readonly HsmActivity[]
@@ -83,7 +88,9 @@ export interface Pkcs11KeyManager extends KeyManager {
  */
 export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs11KeyManager> {
   const credential = options.pinCredential ?? 'hsm-pin'
-  const pinFile = options.pinFile ?? credentialPath(credential)
+  const service = options.signerSocketPath
+  // A service reads the PIN from where its own configuration says.
+  const pinFile = options.pinFile ?? (service === undefined ? credentialPath(credential) : '')
   if (pinFile === undefined) {
     throw new AssayError(
       'failed-precondition',
@@ -92,8 +99,13 @@ export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs
   }
   const labelPrefix = labelPrefixOf(options.trustDomain)
   const client = await HsmClient.open({
-    command: options.signerCommand ?? ownSigner(),
-    environment: { ...signerEnvironment(), ...options.environment },
+    signer:
+      service === undefined
+        ? {
+            command: options.signerCommand ?? ownSigner(),
+            environment: { ...signerEnvironment(), ...options.environment },
+          }
+        : { socketPath: service },
     open: {
       module: options.module,
       tokenLabel: options.tokenLabel,
@@ -122,11 +134,6 @@ export async function openPkcs11KeyManager(options: Pkcs11Options): Promise<Pkcs
     log: options.log,
     name: options.name ?? options.tokenLabel,
   })
-}
-
-/** `assay/<first 8 hex digits of SHA-256 of the trust domain's name>/`; a key id follows. */
-export function labelPrefixOf(trustDomain: TrustDomain): string {
-  return `assay/${createHash('sha256').update(trustDomain).digest('hex').slice(0, 8)}/`
 }
 
 interface TokenKeyManagerOptions {

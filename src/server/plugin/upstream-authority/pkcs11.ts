@@ -31,6 +31,8 @@ export interface Pkcs11UpstreamOptions extends UpstreamFiles {
   readonly log: Log
   /** Milliseconds from any fixed point, never going back. */
   readonly monotonicMs: () => number
+  /** Where assay-signer waits as a service of its own. Default: it is started here. */
+  readonly signerSocketPath: string | undefined
   /** Variables for the module, beside the well-known ones which are passed on from this process. */
   readonly environment?: Readonly<Record<string, string>>
 }
@@ -98,7 +100,9 @@ export class Pkcs11Upstream implements UpstreamAuthority {
     if (this.#refusal !== undefined) throw this.#refusal
     const { module, tokenLabel, tokenSerial, keyLabel, clock, random, log, environment } =
       this.#options
-    const pinFile = this.#options.pinFile ?? credentialPath('upstream-hsm-pin')
+    const { signerSocketPath: service } = this.#options
+    const pinFile =
+      this.#options.pinFile ?? (service === undefined ? credentialPath('upstream-hsm-pin') : '')
     if (pinFile === undefined) {
       throw new AssayError(
         'failed-precondition',
@@ -107,8 +111,10 @@ export class Pkcs11Upstream implements UpstreamAuthority {
     }
     try {
       this.#client = await openToken({
-        command: ownSigner(),
-        environment: { ...signerEnvironment(), ...environment },
+        signer:
+          service === undefined
+            ? { command: ownSigner(), environment: { ...signerEnvironment(), ...environment } }
+            : { socketPath: service },
         open: {
           module,
           tokenLabel,

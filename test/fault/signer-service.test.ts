@@ -1,0 +1,184 @@
+// The signer as a service of its own, which the server reaches over a socket and cannot kill: what the other files here
+// show of a signer that the server starts, as far as the socket can make a difference.
+import assert from 'node:assert/strict'
+import { writeFile } from 'node:fs/promises'
+import process from 'node:process'
+import { test } from 'node:test'
+import { type FaultyHsm, newFaultyHsm } from '../support/faulty-hsm.ts'
+import { type SignerService, startSignerService } from '../support/signer-service.ts'
+import { SigningLoad, until } from '../support/signing-load.ts'
+
+/** A token, and a service that may open it. */
+async function newServed(pinFile?: string): Promise<{
+  readonly hsm: FaultyHsm
+  readonly service: SignerService
+  readonly [Symbol.asyncDispose]: () => Promise<void>
+}> {
+  const hsm = await newFaultyHsm()
+  const { token, module, environment } = hsm
+  const service = await startSignerService({
+    directory: token.directory,
+    environment,
+    token: `module: ${module}, token_label: ${token.tokenLabel}, pin_file: ${pinFile ?? token.pinFile}`,
+  })
+  const dispose = async () => {
+    await service[Symbol.asyncDispose]()
+    await hsm[Symbol.asyncDispose]()
+  }
+  return { hsm, service, [Symbol.asyncDispose]: dispose }
+}
+
+const signTimeout = Temporal.Duration.from({ seconds: 1 })
+const isGone = (pid: number) => {
+  try {
+    process.kill(pid, 0)
+    return false
+  } catch {
+    return true
+  }
+}
+
+test('a signer behind a socket signs, is replaced when it dies, and ends with its server', async () => {
+  await using served = await newServed()
+  const { hsm, service } = served
+  const signerSocketPath = service.socketPath
+  const server = await hsm.open({ signerSocketPath, pinFile: undefined })
+  const key = await server.generateKey('k', 'ec-p256')
+  assert.equal(server.signerPid, undefined, 'it is not ours')
+  const [first = 0, ...others] = service.pids()
+  assert.deepEqual(others, [])
+  await using load = new SigningLoad(key)
+  await until('load', () => load.result.signed > 200)
+  process.kill(first, 'SIGKILL')
+  const noticedMs = await until('down', () => server.status().state === 'down')
+  assert.ok(noticedMs <= 200, `noticed after ${noticedMs} ms`)
+  const { signed } = load.result
+  await until('signatures', () => load.result.signed > signed)
+  assert.equal(server.status().state, 'ok')
+  assert.equal(load.result.wrong, 0)
+  const [second = 0] = service.pids()
+  assert.notEqual(second, first)
+  await load[Symbol.asyncDispose]()
+  await server[Symbol.asyncDispose]()
+  await until('its end', () => isGone(second))
+})
+
+for (const hanging of ['C_Sign', 'C_SignInit'])
+  test(`a signer that nobody can kill ends by itself when it hangs in ${hanging} and was left`, async (t) => {
+    await using served = await newServed()
+    const { hsm, service } = served
+    await using server = await hsm.open({ signTimeout, signerSocketPath: service.socketPath })
+    const key = await server.generateKey('k', 'ec-p256')
+    const [hung = 0] = service.pids()
+    await using load = new SigningLoad(key)
+    await until('load', () => load.result.signed > 200)
+    await hsm.misbehave(`${hanging} hang`)
+    const noticedMs = await until('down', () => server.status().state === 'down')
+    assert.ok(noticedMs <= 1000, `noticed after ${noticedMs} ms`)
+    await hsm.misbehave('')
+    const { signed } = load.result
+    const backMs = await until('signatures', () => load.result.signed > signed)
+    const goneMs = await until('the end of the old one', () => isGone(hung))
+    t.diagnostic(
+      `noticed ${noticedMs.toFixed()} ms, back ${backMs.toFixed()} ms, gone ${goneMs.toFixed()} ms later`,
+    )
+    assert.equal(service.pids().length, 1)
+    assert.equal(load.result.wrong, 0)
+  })
+
+test('a signer that hangs ends when its server lets go of it', async () => {
+  await using served = await newServed()
+  const { hsm, service } = served
+  const server = await hsm.open({ signerSocketPath: service.socketPath })
+  const key = await server.generateKey('k', 'ec-p256')
+  const [pid = 0] = service.pids()
+  await hsm.misbehave('C_SignInit hang')
+  const signing = assert.rejects(key.sign(Uint8Array.of(1)), { code: 'unavailable' })
+  await until('the hang', async () => (await hsm.calls('C_SignInit')) > 1)
+  await server[Symbol.asyncDispose]()
+  await signing
+  await until('its end', () => isGone(pid))
+})
+
+test('a token that vanishes behind a socket is noticed, and back by itself in the same signer', async () => {
+  await using served = await newServed()
+  const { hsm, service } = served
+  await using server = await hsm.open({ signerSocketPath: service.socketPath })
+  const key = await server.generateKey('k', 'ec-p256')
+  const before = service.pids()
+  await hsm.token.unplug()
+  const noticedMs = await until('down', () => server.status().state === 'down')
+  assert.ok(noticedMs <= 1000, `noticed after ${noticedMs} ms`)
+  await hsm.token.plug()
+  const backMs = await until('ok', () => server.status().state === 'ok')
+  assert.ok(backMs <= 2000, `back after ${backMs} ms`)
+  await key.sign(Uint8Array.of(1))
+  assert.deepEqual(service.pids(), before)
+})
+
+test('a server gets nothing opened that is not in the configuration of the signer', async () => {
+  await using served = await newServed()
+  const { hsm, service } = served
+  const signerSocketPath = service.socketPath
+  // The library past the one that counts: it is there, and has the very token.
+  await assert.rejects(hsm.openDirectly({ signerSocketPath }), {
+    code: 'failed-precondition',
+    message: /the signer's configuration has no such token "assay".*restart assay-server/,
+  })
+  await assert.rejects(hsm.open({ signerSocketPath, trustDomain: 'other.org' }), {
+    code: 'failed-precondition',
+    message: /no such token/,
+  })
+  // Where the PIN is, is not the server's to say.
+  await using server = await hsm.open({ signerSocketPath, pinFile: '/etc/shadow' })
+  assert.equal(server.status().state, 'ok')
+  await writeFile(service.configFile, 'trust_domain: [')
+  await assert.rejects(hsm.open({ signerSocketPath }), {
+    code: 'failed-precondition',
+    message: /assay-signer cannot use .*server\.yaml/,
+  })
+})
+
+test('a PIN that is refused behind a socket is sent once, by however many signers', async () => {
+  await using hsm = await newFaultyHsm()
+  const wrong = `${hsm.token.directory}/wrong`
+  await writeFile(wrong, '000000', { mode: 0o400 })
+  await using service = await startSignerService({
+    directory: hsm.token.directory,
+    environment: hsm.environment,
+    token: `module: ${hsm.module}, token_label: ${hsm.token.tokenLabel}, pin_file: ${wrong}`,
+  })
+  const refusalFile = `${hsm.token.directory}/refused`
+  const options = { signerSocketPath: service.socketPath, pinFile: undefined, refusalFile }
+  for (let start = 0; start < 2; start++) {
+    await using server = await hsm.open(options)
+    assert.equal(server.status().state, 'refused')
+  }
+  assert.equal(await hsm.calls('C_Login'), 1)
+})
+
+test('a signer that dies twice while the PIN is sent is not given it a third time', async () => {
+  await using served = await newServed()
+  const { hsm, service } = served
+  await hsm.misbehave('C_Login abort')
+  await using server = await hsm.open({ signerSocketPath: service.socketPath })
+  await until('refused', () => server.status().state === 'refused')
+  assert.equal(await hsm.calls('C_Login'), 2)
+})
+
+test('a socket that nobody listens at is waited for', async () => {
+  await using hsm = await newFaultyHsm()
+  const { directory, tokenLabel, pinFile } = hsm.token
+  await using server = await hsm.open({ signerSocketPath: `${directory}/signer.sock` })
+  assert.equal(server.status().state, 'down')
+  assert.match(
+    server.status().detail,
+    /cannot reach the signer: connect ENOENT .*signer\.sock; see systemctl status assay-signer\.socket/,
+  )
+  await using _service = await startSignerService({
+    directory,
+    environment: hsm.environment,
+    token: `module: ${hsm.module}, token_label: ${tokenLabel}, pin_file: ${pinFile}`,
+  })
+  await until('ok', () => server.status().state === 'ok')
+})
