@@ -154,6 +154,8 @@ export class HsmClient implements AsyncDisposable {
   /** An operator has said so, and waits for what comes of it. */
   #isResuming = false
   #deadLogins = 0
+  /** Of the PIN that was last sent. */
+  #pinVersion = ''
   /** What is being written down about refusals, one after the other. */
   #noting: Promise<void> = Promise.resolve()
   #running: Promise<unknown> = Promise.resolve()
@@ -437,6 +439,7 @@ export class HsmClient implements AsyncDisposable {
     this.#lastEvent = event
     switch (event.state) {
       case 'logging-in':
+        this.#pinVersion = event.pinVersion
         return
       case 'ready':
         this.#deadLogins = 0
@@ -458,9 +461,10 @@ export class HsmClient implements AsyncDisposable {
   }
 
   #rememberRefusal(detail: string): void {
+    const sent = { ...this.#pin, version: this.#pinVersion }
     this.#noting = this.#noting.then(async () => {
       try {
-        await this.#options.refusals?.keep(this.#pin, detail)
+        await this.#options.refusals?.keep(sent, detail)
       } catch (error) {
         const message = 'cannot remember that the hsm refused the PIN: a restart will try it again'
         this.#options.log.error({ error }, message)

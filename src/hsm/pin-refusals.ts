@@ -2,6 +2,7 @@ import { readFile, rm, stat } from 'node:fs/promises'
 import { utf8Bytes } from '#base/bytes.ts'
 import type { Random } from '#base/random.ts'
 import { writeSecretFile } from '#host/secret-file.ts'
+import { pinFileVersion } from './pin-file-version.ts'
 
 /** A note is a few hundred bytes. */
 const maxCharacters = 4096
@@ -40,13 +41,20 @@ export class PinRefusals {
       return undefined
     }
     const note = parseNote(text)
-    return note?.pin === (await describe(pin)) ? note.detail : undefined
+    if (note === undefined) return undefined
+    const file = await stat(pin.pinFile, { bigint: true }).catch(() => undefined)
+    const version = file === undefined ? '' : pinFileVersion(file)
+    return note.pin === describe({ ...pin, version }) ? note.detail : undefined
   }
 
-  /** Remembers it. @throws Error when it cannot be written. */
-  async keep(pin: RefusedPin, detail: string): Promise<void> {
+  /**
+   * Remembers it of the PIN that was in the file when it had that `version`: it may have been written again since.
+   *
+   * @throws Error when it cannot be written.
+   */
+  async keep(pin: RefusedPin & { readonly version: string }, detail: string): Promise<void> {
     this.#mayBeKept = true
-    const note = { pin: await describe(pin), detail: detail.slice(0, 1024) }
+    const note = { pin: describe(pin), detail: detail.slice(0, 1024) }
     await writeSecretFile(this.#path, utf8Bytes(`${JSON.stringify(note)}\n`), {
       random: this.#random,
     })
@@ -60,18 +68,13 @@ export class PinRefusals {
   }
 }
 
-/** Token and PIN file in one line. A file that was written again has another time, one that was replaced another inode. */
-async function describe({
-  module,
-  tokenLabel,
-  pinFile,
-  pinIsCredential,
-}: RefusedPin): Promise<string> {
-  if (pinIsCredential) return JSON.stringify([module, tokenLabel, 'credential'])
-  const file = await stat(pinFile, { bigint: true }).catch(() => undefined)
-  const version = `${file?.dev} ${file?.ino} ${file?.mtimeNs}`
-  return JSON.stringify([module, tokenLabel, pinFile, version])
-}
+/** Token and PIN file in one line. */
+const describe = (pin: RefusedPin & { readonly version: string }): string =>
+  JSON.stringify(
+    pin.pinIsCredential
+      ? [pin.module, pin.tokenLabel, 'credential']
+      : [pin.module, pin.tokenLabel, pin.pinFile, pin.version],
+  )
 
 function parseNote(text: string): { readonly pin: string; readonly detail: string } | undefined {
   if (text.length > maxCharacters) return undefined

@@ -63,7 +63,7 @@ test('every message is read as it was written', () => {
     { state: 'absent', detail: 'd', needsOperator: true },
     { state: 'refused', detail: '', wasSent: true },
     { state: 'refused', detail: '', wasSent: false },
-    { state: 'logging-in' },
+    { state: 'logging-in', pinVersion: '1 2 3' },
   ]) {
     assert.deepEqual(parseSignerEvent(encodeMessage(event)), event)
   }

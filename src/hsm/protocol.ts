@@ -109,8 +109,11 @@ export type SignerEvent =
   | { readonly state: 'recovering'; readonly detail: string }
   /** Opening failed and will be tried again within about a second, though an operator may have to act first. */
   | { readonly state: 'absent'; readonly detail: string; readonly needsOperator: boolean }
-  /** The PIN is about to be sent: what becomes of the process now may have cost a try. */
-  | { readonly state: 'logging-in' }
+  /**
+   * The PIN is about to be sent: what becomes of the process now may have cost a try. `pinVersion` tells the file it is
+   * from, as it is, from one that was written later.
+   */
+  | { readonly state: 'logging-in'; readonly pinVersion: string }
   /** The PIN was refused, or would lock the token if it were wrong and was not sent. The process ends now. */
   | { readonly state: 'refused'; readonly detail: string; readonly wasSent: boolean }
 
@@ -222,7 +225,7 @@ export function parseSignerEvent(body: Uint8Array): SignerEvent {
     case 'recovering':
       return { state, detail: text(fields, 'detail') }
     case 'logging-in':
-      return { state }
+      return { state, pinVersion: text(fields, 'pinVersion') }
     case 'refused':
       return { state, detail: text(fields, 'detail'), wasSent: fields['wasSent'] === true }
     default:

@@ -73,6 +73,23 @@ test('a refused PIN is not sent again by a server that is started again, until i
   await assert.rejects(stat(refusalFile), { code: 'ENOENT' })
 })
 
+test('a PIN that was put right while the wrong one was being refused is sent at the next start', async () => {
+  await using hsm = await newFaultyHsm()
+  const options = { refusalFile: join(hsm.token.directory, 'hsm-pin-refused') }
+  await writePin(hsm, 'wrong-pin')
+  await hsm.misbehave('C_Login stall')
+  {
+    const opening = hsm.open(options)
+    await until('the login', async () => (await hsm.calls('C_Login')) === 1)
+    await writePin(hsm, hsm.token.pin)
+    await hsm.misbehave('')
+    await using manager = await opening
+    assert.equal(manager.status().state, 'refused')
+  }
+  await using manager = await hsm.open(options)
+  assert.equal(manager.status().state, 'ok')
+})
+
 test('a note that cannot be read, or is about another token, keeps no PIN from being sent', async () => {
   await using hsm = await newFaultyHsm()
   const refusalFile = join(hsm.token.directory, 'hsm-pin-refused')
@@ -87,7 +104,7 @@ test('a PIN in a systemd credential that was refused waits for an operator, what
   await using hsm = await newFaultyHsm()
   const refusals = new PinRefusals(join(hsm.token.directory, 'note'), new SystemRandom())
   const pin = { module: '/m', tokenLabel: 'assay', pinFile: '/run/credentials/x/hsm-pin' }
-  await refusals.keep({ ...pin, pinIsCredential: true }, 'CKR_PIN_INCORRECT')
+  await refusals.keep({ ...pin, version: '', pinIsCredential: true }, 'CKR_PIN_INCORRECT')
   const elsewhere = { ...pin, pinFile: '/run/credentials/y/hsm-pin', pinIsCredential: true }
   assert.equal(await refusals.find(elsewhere), 'CKR_PIN_INCORRECT')
   assert.equal(await refusals.find({ ...elsewhere, tokenLabel: 'other' }), undefined)

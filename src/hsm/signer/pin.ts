@@ -1,6 +1,7 @@
 import { Buffer } from 'node:buffer'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { AssayError, messageOf } from '#base/errors.ts'
+import { pinFileVersion } from '../pin-file-version.ts'
 
 /** PKCS#11 leaves the length to the token; 255 is the most any known one takes. */
 const maxPinBytes = 255
@@ -12,34 +13,44 @@ export interface PinSource {
   readonly pinIsCredential: boolean
 }
 
-/**
- * Looks whether there is a PIN to read, without reading it.
- *
- * @throws AssayError `failed-precondition` when the file is missing, empty, not ours or open to others.
- */
-export function verifyPinFile(source: PinSource): void {
-  closeSync(openPin(source))
-}
+/** A PIN file that is open: what is written in its place from now on is another one. */
+export class OpenPin implements Disposable {
+  readonly #source: PinSource
+  readonly #descriptor: number
+  /** Tells this file, as it is, from what comes after it; see {@link pinFileVersion}. */
+  readonly version: string
 
-/**
- * Gives `use` the PIN in the file, without the line end an editor leaves, and wipes it when that returns. The bytes
- * are the only copy in this process; they lie outside of the heap of JavaScript, whose collector would move them.
- *
- * @throws AssayError `failed-precondition` as {@link verifyPinFile} does.
- */
-export function withPin(source: PinSource, use: (pin: Uint8Array) => void): void {
-  const descriptor = openPin(source)
-  const bytes = Buffer.allocUnsafeSlow(maxPinBytes + 3)
-  try {
-    let length = readSync(descriptor, bytes)
-    if (bytes[length - 1] === 0x0a) length--
-    if (bytes[length - 1] === 0x0d) length--
-    if (length === 0) throw notReadable(source, 'it is empty')
-    if (length > maxPinBytes) throw notReadable(source, `longer than ${maxPinBytes} bytes`)
-    use(bytes.subarray(0, length))
-  } finally {
-    bytes.fill(0)
-    closeSync(descriptor)
+  /** @throws AssayError `failed-precondition` when the file is missing, empty, not ours or open to others. */
+  constructor(source: PinSource) {
+    this.#source = source
+    this.#descriptor = openPin(source)
+    this.version = pinFileVersion(fstatSync(this.#descriptor, { bigint: true }))
+  }
+
+  /**
+   * Gives `use` the PIN, once, without the line end an editor leaves, and wipes it when that returns. The bytes are
+   * the only copy in this process; they lie outside of the heap of JavaScript, whose collector would move them.
+   *
+   * @throws AssayError `failed-precondition` when it is empty or too long.
+   */
+  use(use: (pin: Uint8Array) => void): void {
+    const bytes = Buffer.allocUnsafeSlow(maxPinBytes + 3)
+    try {
+      let length = readSync(this.#descriptor, bytes)
+      if (bytes[length - 1] === 0x0a) length--
+      if (bytes[length - 1] === 0x0d) length--
+      if (length === 0) throw notReadable(this.#source, 'it is empty')
+      if (length > maxPinBytes) {
+        throw notReadable(this.#source, `longer than ${maxPinBytes} bytes`)
+      }
+      use(bytes.subarray(0, length))
+    } finally {
+      bytes.fill(0)
+    }
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#descriptor)
   }
 }
 

@@ -210,8 +210,8 @@ export class Signer {
       random: this.#deps.random,
       deadlines: this.#deadlines,
       nextRef: () => ++this.#lastRef,
-      announceLogin: async () => {
-        this.#tell({ state: 'logging-in' })
+      announceLogin: async (pinVersion) => {
+        this.#tell({ state: 'logging-in', pinVersion })
         await nextTurn()
       },
     })

@@ -20,7 +20,7 @@ import {
   publicKeyTemplate,
   signInput,
 } from './key-template.ts'
-import { verifyPinFile, withPin } from './pin.ts'
+import { OpenPin } from './pin.ts'
 import { readPublicKey } from './public-key.ts'
 import { SealingKey } from './sealing-key.ts'
 import { SessionPool } from './session-pool.ts'
@@ -35,7 +35,7 @@ export interface TokenDeps {
   /** Numbers keys; never gives the same number twice in one process. */
   readonly nextRef: () => number
   /** Tells the server that the PIN is about to be sent; settles once that has left. */
-  readonly announceLogin: () => Promise<void>
+  readonly announceLogin: (pinVersion: string) => Promise<void>
 }
 
 /** The PIN must not be tried. Unlike a module's own refusal this comes before the attempt. */
@@ -70,7 +70,7 @@ export class Token {
    * @throws Error of any kind; the module is then finalised again.
    */
   static async open(cryptoki: Cryptoki, request: OpenRequest, deps: TokenDeps): Promise<Token> {
-    verifyPinFile(request)
+    using pin = new OpenPin(request)
     try {
       cryptoki.initialize()
       const info = findToken(cryptoki.tokens(), request)
@@ -82,8 +82,8 @@ export class Token {
       const [first] = sessions
       if (first === undefined) throw new RangeError('token allows no session')
       verifyPinMayBeSent(info, request)
-      await deps.announceLogin()
-      logIn(cryptoki, first, request)
+      await deps.announceLogin(pin.version)
+      logIn(cryptoki, first, pin)
       return new Token(cryptoki, { info, request, sessions, deps })
     } catch (error) {
       try {
@@ -348,9 +348,9 @@ function verifyPinMayBeSent(info: TokenInfo, request: OpenRequest): void {
   }
 }
 
-function logIn(cryptoki: Cryptoki, session: Handle, request: OpenRequest): void {
+function logIn(cryptoki: Cryptoki, session: Handle, pin: OpenPin): void {
   try {
-    withPin(request, (pin) => cryptoki.login(session, pin))
+    pin.use((bytes) => cryptoki.login(session, bytes))
   } catch (error) {
     if (error instanceof AssayError || failureKind(error) === 'pin') throw error
     throw new LoginInterruptedError(describeFailure(error), { cause: error })
