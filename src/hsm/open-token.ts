@@ -15,7 +15,11 @@ export async function openToken(options: Omit<HsmClientOptions, 'refusals'>): Pr
   if (status.state !== 'refused') {
     throw new AssayError('unavailable', `cannot open the hsm: ${status.detail}`)
   }
-  throw new AssayError('failed-precondition', `the hsm refused the PIN: ${status.detail}`, {
+  throw pinRefused(status.detail)
+}
+
+/** @param detail what the token said, and what to do. */
+export const pinRefused = (detail: string): AssayError =>
+  new AssayError('failed-precondition', `the hsm refused the PIN: ${detail}`, {
     reason: 'hsm-pin-refused',
   })
-}

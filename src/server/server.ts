@@ -417,6 +417,7 @@ async function openParts(
     monotonicMs,
     datastore,
     keyManager,
+    upstreamAuthority,
     authorities,
     authority: meteredAuthority(authorities.certificateAuthority, { metrics, history, namespaces }),
     history,

@@ -131,7 +131,7 @@ A key that no authority has is an orphan: it is listed, and left alone. It may b
     if (context.json) return context.print(JSON.stringify(record(answer)))
     for (const line of fields([
       ['Signing', answer.state],
-      ['Why', answer.detail],
+      [answer.state === 'ok' ? 'But' : 'Why', answer.detail],
       ['Keys in', answer.where],
       ['PQ keys in', answer.pqWhere],
       ['Bundle', bundleText(answer)],

@@ -19,14 +19,23 @@ import type {
   KeyPlace,
   SigningKey,
 } from '../plugin/key-manager/key-manager.ts'
+import type { UpstreamAuthority } from '../plugin/upstream-authority/upstream-authority.ts'
 import { notesOf } from './call-notes.ts'
 import { malformed } from './messages.ts'
 
 export interface KeysServiceDependencies {
   readonly keyManager: KeyManager
+  readonly upstreamAuthority: Pick<UpstreamAuthority, 'resume'> | undefined
   readonly authorities: Pick<
     AuthorityManager,
-    'states' | 'health' | 'acceptClock' | 'round' | 'rotate' | 'rotations' | 'bundleSequenceNumber'
+    | 'states'
+    | 'health'
+    | 'upstream'
+    | 'acceptClock'
+    | 'round'
+    | 'rotate'
+    | 'rotations'
+    | 'bundleSequenceNumber'
   >
   readonly holdings: Pick<Holders, 'survey' | 'dependents'>
   readonly clock: Clock
@@ -34,21 +43,26 @@ export interface KeysServiceDependencies {
 
 /** `assay.server.v1.Keys`: what the key manager holds, whether it works, and rotation. */
 export function newKeysService(dependencies: KeysServiceDependencies) {
-  const { keyManager, authorities, holdings, clock } = dependencies
+  const { keyManager, upstreamAuthority, authorities, holdings, clock } = dependencies
   return {
     getStatus: async () => status(),
 
     async resume(_request: ResumeRequest, context: CallContext) {
-      if (keyManager.resume === undefined) {
+      if (keyManager.resume === undefined && upstreamAuthority?.resume === undefined) {
         throw new AssayError('failed-precondition', 'this key manager has no PIN to try again', {
           reason: 'nothing-to-resume',
         })
       }
       const before = keyManager.status().state
-      await keyManager.resume()
+      // A token that refuses again does not keep the other from being asked.
+      const results = await Promise.allSettled([
+        keyManager.resume?.(),
+        upstreamAuthority?.resume?.(),
+      ])
       notesOf(context).details = { before, state: keyManager.status().state }
       // A server that started without its keys has had no authority to sign with until now.
       await authorities.round()
+      for (const result of results) if (result.status === 'rejected') throw result.reason
       return status()
     },
 
@@ -84,7 +98,9 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
   function signing(): KeyManagerStatus {
     const status = keyManager.status()
     const { healthy, canIssue, detail } = authorities.health()
-    if (status.state !== 'ok' || healthy) return status
+    if (status.state !== 'ok') return status
+    // What is signed now is good; it is the time to come that needs somebody.
+    if (healthy) return { ...status, detail: authorities.upstream()?.problem ?? '' }
     return { ...status, state: canIssue ? 'degraded' : 'down', detail }
   }
 

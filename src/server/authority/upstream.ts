@@ -55,6 +55,10 @@ export class Upstream {
   /** What somebody has to do about it, well before anything stops; undefined: nothing. */
   problem(): string | undefined {
     if (this.#failure !== '') return this.#failure
+    const { refusal, where } = this.#authority
+    if (refusal !== undefined) {
+      return `the token of the upstream authority (${where}) refused the PIN, and no authority is certified: ${refusal}; put the PIN right, then 'assay hsm resume'`
+    }
     const { endSeconds } = this
     const [ca] = this.#ca?.path ?? []
     if (ca === undefined || endSeconds === undefined) return undefined

@@ -115,6 +115,7 @@ export function newUpstreamAuthority(
   {
     upstream_authority: settings,
     trust_domain: trustDomain,
+    data_dir: dataDirectory,
     signer_socket_path: signerSocketPath,
   }: ServerConfig,
   { clock, monotonicMs, random, log }: CatalogDependencies,
@@ -132,6 +133,7 @@ export function newUpstreamAuthority(
         tokenLabel: settings.token_label,
         tokenSerial: settings.token_serial,
         pinFile: settings.pin_file,
+        refusalFile: join(dataDirectory, 'hsm-pin-refused-upstream'),
         keyLabel: settings.key_label,
         signerSocketPath,
         monotonicMs,

@@ -25,4 +25,12 @@ export interface UpstreamAuthority extends AsyncDisposable {
    * @throws AssayError `failed-precondition` that says what is wrong with it and what to do.
    */
   current(): Promise<UpstreamCa>
+  /** What its token said when it refused the PIN, which is not sent again until {@link resume}; undefined: it has not. */
+  readonly refusal?: string | undefined
+  /**
+   * Tries a PIN that was refused once more. Does nothing when none was.
+   *
+   * @throws AssayError `failed-precondition` when it is refused again; `unavailable` when it cannot be tried now.
+   */
+  resume?(): Promise<void>
 }
