@@ -54,6 +54,15 @@ export const agentProfile: CertificateProfile = { ...leaf, name: 'agent', dnsNam
 export const serverProfile: CertificateProfile = { ...leaf, name: 'server', dnsNamesAllowed: false }
 
 /**
+ * {@link workloadProfile} for a key of ML-DSA, which signs and agrees on nothing (RFC 9881 §5: no encipherment and no key
+ * agreement).
+ */
+export const pqWorkloadProfile: CertificateProfile = {
+  ...workloadProfile,
+  keyUsage: ['digitalSignature'],
+}
+
+/**
  * The profile for an ID of `trustDomain`, or undefined when no leaf may carry it: another trust domain, no
  * path (X509-SVID §4.1), or a reserved path (`/spire/…`) that means nothing.
  */

@@ -39,6 +39,8 @@ export interface ChainRequest {
    * or with anyExtendedKeyUsage, allows all. Not checked when left out.
    */
   readonly purpose?: string
+  /** How signatures are verified; throws AssayError. {@link verifyCertificateSignature} when left out. */
+  readonly verifySignature?: (certificate: Certificate, issuerPublicKey: Uint8Array) => void
 }
 
 /** Longest chain, leaf and root included. */
@@ -139,7 +141,8 @@ class PathSearch {
       if (++this.#signatureChecks > maxSignatureChecks) {
         throw refuse('chain-too-long', last, 'too many certificates look like its issuer')
       }
-      verifyCertificateSignature(last, issuer.publicKey)
+      const { verifySignature = verifyCertificateSignature } = this.#request
+      verifySignature(last, issuer.publicKey)
     } catch (error) {
       if (!(error instanceof AssayError)) throw error
       this.#refusal ??= error

@@ -93,6 +93,8 @@ export interface CsrTemplate {
   readonly publicKey: Uint8Array
   /** Signs with the private key: ECDSA in DER, RSA with PKCS #1 v1.5 padding. */
   readonly sign: (tbs: Uint8Array, hash: HashName) => Uint8Array
+  /** AlgorithmIdentifier of the signature, DER; when absent, that of {@link createCsr} for the key. */
+  readonly algorithm?: Uint8Array
   readonly subject?: readonly NameAttribute[]
   readonly uris?: readonly string[]
   readonly dnsNames?: readonly string[]
@@ -101,7 +103,10 @@ export interface CsrTemplate {
 /** Makes a request, signed with SHA-256 for RSA and P-256, SHA-384 for P-384, SHA-512 for P-521. */
 export function createCsr(template: CsrTemplate): Uint8Array {
   const { publicKey, sign, subject = [], uris = [], dnsNames = [] } = template
-  const { identifier, hash } = signatureAlgorithmFor(describePublicKey(publicKey))
+  const { identifier, hash } =
+    template.algorithm === undefined
+      ? signatureAlgorithmFor(describePublicKey(publicKey))
+      : { identifier: template.algorithm, hash: 'sha256' as const }
   const names = [
     ...uris.map((uri) => contextPrimitive(6, utf8Bytes(uri))),
     ...dnsNames.map((name) => contextPrimitive(2, utf8Bytes(name))),

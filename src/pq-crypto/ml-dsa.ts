@@ -171,6 +171,10 @@ export function signMlDsa(privateKey: KeyObject, message: Uint8Array): Promise<U
   })
 }
 
+/** {@link signMlDsa} in this thread: for one who signs now and then, and has nobody waiting. */
+export const signMlDsaNow = (privateKey: KeyObject, message: Uint8Array): Uint8Array =>
+  new Uint8Array(sign(null, message, privateKey))
+
 /** {@link isMlDsaSignedBy} with an empty context, in the thread pool. */
 export function isMlDsaSignedByLater(
   { parameterSet, key }: MlDsaPublicKey,

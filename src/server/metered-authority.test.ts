@@ -21,6 +21,8 @@ const authority: CertificateAuthority = {
     Promise.resolve({ ...issued, certificates: [], serialNumber: '1', authorityId: 'a' }),
   issueJwtSvid: () =>
     Promise.reject(new AssayError('unavailable', 'no key', { reason: 'key-manager-down' })),
+  issuePqX509Svid: () => authority.issueX509Svid(x509),
+  issuePqJwtSvid: () => authority.issueJwtSvid(jwt),
 }
 
 async function counted(namespaces: Namespaces | undefined): Promise<readonly string[]> {

@@ -27,6 +27,10 @@ export function meteredAuthority(
       ),
     issueJwtSvid: (request) =>
       counted('jwt', request.spiffeId, () => authority.issueJwtSvid(request)),
+    issuePqX509Svid: (request) =>
+      counted('x509', request.spiffeId, () => authority.issuePqX509Svid(request)),
+    issuePqJwtSvid: (request) =>
+      counted('jwt', request.spiffeId, () => authority.issuePqJwtSvid(request)),
   }
 
   async function counted<T extends { readonly expiresAtSeconds: number }>(

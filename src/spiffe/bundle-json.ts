@@ -43,6 +43,31 @@ export function parseBundle(
   trustDomain: TrustDomain,
   options?: ParseBundleOptions,
 ): Bundle {
+  return parseBundleOf(document, trustDomain, options)
+}
+
+/** Which keys a bundle document has, and how they are written and read. */
+export interface KeyReaders {
+  /** `kty` of certified keys. */
+  readonly keyTypes: readonly (string | undefined)[]
+  /** The SubjectPublicKeyInfo of a JWK. @throws SyntaxError or RangeError when it is not one of these keys. */
+  publicKey(jwk: JsonObject): Uint8Array
+  /** The JWK of a SubjectPublicKeyInfo. @throws SyntaxError or RangeError when it is not one of these keys. */
+  jwk(spki: Uint8Array): JsonObject
+}
+
+const classicalKeys: KeyReaders = {
+  keyTypes: ['EC', 'RSA', 'OKP'],
+  publicKey: jwkToPublicKey,
+  jwk: (spki) => ({ ...publicKeyToJwk(spki) }),
+}
+
+/** {@link parseBundle} of a document with other keys. */
+export function parseBundleOf(
+  document: string | Uint8Array,
+  trustDomain: TrustDomain,
+  options?: ParseBundleOptions & { readonly readers?: KeyReaders },
+): Bundle {
   return readBundle(parseDocument(document), trustDomain, options)
 }
 
@@ -102,17 +127,22 @@ export function parseJwks(
   return readKeys(parseDocument(document), { ...options, defaultUse: 'jwt-svid' }).jwtAuthorities
 }
 
-function bundleObject(bundle: Bundle, options: { withRefreshHint: boolean }): JsonObject {
+/** A bundle document. */
+export function bundleObject(
+  bundle: Bundle,
+  options: { readonly withRefreshHint: boolean; readonly jwk?: KeyReaders['jwk'] },
+): JsonObject {
+  const { jwk = classicalKeys.jwk } = options
   const keys: JsonObject[] = [
     ...bundle.x509Authorities.map(({ certificate }) => ({
       use: 'x509-svid',
-      ...publicKeyToJwk(parseCertificate(certificate).publicKey),
+      ...jwk(parseCertificate(certificate).publicKey),
       x5c: [certificate.toBase64()],
     })),
     ...bundle.jwtAuthorities.map(({ keyId, publicKey }) => ({
       use: 'jwt-svid',
       kid: keyId,
-      ...publicKeyToJwk(publicKey),
+      ...jwk(publicKey),
     })),
   ]
   const { sequenceNumber, refreshHintSeconds } = bundle
@@ -134,11 +164,7 @@ function parseDocument(document: string | Uint8Array): JsonObject {
   }
 }
 
-function readBundle(
-  root: JsonObject,
-  trustDomain: TrustDomain,
-  options?: ParseBundleOptions,
-): Bundle {
+function readBundle(root: JsonObject, trustDomain: TrustDomain, options?: ReadKeysOptions): Bundle {
   return {
     trustDomain,
     ...readKeys(root, options),
@@ -163,12 +189,14 @@ function readInteger(root: JsonObject, name: string, maximum: bigint): bigint {
 interface ReadKeysOptions extends ParseBundleOptions {
   /** What a key without `use` is for; without this, such a key is passed over. */
   readonly defaultUse?: string
+  readonly readers?: KeyReaders
 }
 
 function readKeys(
   root: JsonObject,
   options?: ReadKeysOptions,
 ): Pick<Bundle, 'x509Authorities' | 'jwtAuthorities'> {
+  const { readers = classicalKeys } = options ?? {}
   const keys = jsonMember(root, 'keys')
   if (!Array.isArray(keys)) throw new SyntaxError('invalid bundle: "keys" is not an array')
   if (keys.length > maxKeys) throw new SyntaxError(`invalid bundle: more than ${maxKeys} keys`)
@@ -179,9 +207,9 @@ function readKeys(
       const key = jsonObject(value, 'the key')
       const use = stringMember(key, 'use') ?? options?.defaultUse
       if (use === 'x509-svid') {
-        x509Authorities.push(readX509Authority(key))
+        x509Authorities.push(readX509Authority(key, readers))
       } else if (use === 'jwt-svid') {
-        const authority = readJwtAuthority(key)
+        const authority = readJwtAuthority(key, readers)
         if (jwtAuthorities.has(authority.keyId)) throw new SyntaxError('its "kid" is there twice')
         jwtAuthorities.set(authority.keyId, authority)
       } else {
@@ -195,11 +223,9 @@ function readKeys(
   return { x509Authorities, jwtAuthorities: [...jwtAuthorities.values()] }
 }
 
-const certifiedKeyTypes: readonly (string | undefined)[] = ['EC', 'RSA', 'OKP']
-
-function readX509Authority(key: JsonObject): X509Authority {
+function readX509Authority(key: JsonObject, readers: KeyReaders): X509Authority {
   const type = stringMember(key, 'kty')
-  if (!certifiedKeyTypes.includes(type)) {
+  if (!readers.keyTypes.includes(type)) {
     throw new RangeError(`its key type ${JSON.stringify(type)} is unknown`)
   }
   const chain = jsonMember(key, 'x5c')
@@ -208,15 +234,15 @@ function readX509Authority(key: JsonObject): X509Authority {
   const certificate = Uint8Array.fromBase64(first)
   const { publicKey } = parseCertificate(certificate)
   // RFC 7517 §4.7: key and certificate must agree. A key given without its numbers is the certificate's.
-  const stated = jsonMember(key, 'n') ?? jsonMember(key, 'x')
-  if (stated !== undefined && type !== 'OKP' && !equalBytes(jwkToPublicKey(key), publicKey)) {
+  const stated = jsonMember(key, 'n') ?? jsonMember(key, 'x') ?? jsonMember(key, 'pub')
+  if (stated !== undefined && type !== 'OKP' && !equalBytes(readers.publicKey(key), publicKey)) {
     throw new SyntaxError('its certificate is of another key')
   }
   return { certificate, tainted: false }
 }
 
-function readJwtAuthority(key: JsonObject): JwtAuthority {
+function readJwtAuthority(key: JsonObject, readers: KeyReaders): JwtAuthority {
   const keyId = stringMember(key, 'kid')
   if (keyId === undefined || keyId === '') throw new SyntaxError('it has no "kid"')
-  return { keyId, publicKey: jwkToPublicKey(key), expiresAtSeconds: 0, tainted: false }
+  return { keyId, publicKey: readers.publicKey(key), expiresAtSeconds: 0, tainted: false }
 }

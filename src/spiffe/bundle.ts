@@ -8,6 +8,8 @@ export interface X509Authority {
   readonly certificate: Uint8Array
   /** Still trusted, but everything that chains to it is to be replaced. */
   readonly tainted: boolean
+  /** The certificate of its ML-DSA key, DER, of the post-quantum bundle alone: see `pqBundle()`. */
+  readonly pq?: Uint8Array
 }
 
 /** A public key that JWT-SVIDs of a trust domain are verified with. */
@@ -19,6 +21,16 @@ export interface JwtAuthority {
   /** Unix time. Zero: not stated. */
   readonly expiresAtSeconds: number
   readonly tainted: boolean
+  /** The ML-DSA key beside it, of the post-quantum bundle alone. */
+  readonly pq?: PqJwtKey
+}
+
+/** An ML-DSA key that JWT-SVIDs are verified with. */
+export interface PqJwtKey {
+  /** The `kid`. */
+  readonly keyId: string
+  /** SubjectPublicKeyInfo, DER. */
+  readonly publicKey: Uint8Array
 }
 
 /** What verifiers of a trust domain need to know (SPIFFE Trust Domain and Bundle §4). */
@@ -95,7 +107,7 @@ function sameItems<T>(a: readonly T[], b: readonly T[], text: (item: T) => strin
 }
 
 const x509AuthorityText = (authority: X509Authority): string =>
-  `${authority.certificate.toHex()} ${authority.tainted}`
+  `${authority.certificate.toHex()} ${authority.tainted} ${authority.pq?.toHex() ?? ''}`
 
 const jwtAuthorityText = (authority: JwtAuthority): string =>
   JSON.stringify([
@@ -103,4 +115,6 @@ const jwtAuthorityText = (authority: JwtAuthority): string =>
     authority.publicKey.toHex(),
     authority.expiresAtSeconds,
     authority.tainted,
+    authority.pq?.keyId,
+    authority.pq?.publicKey.toHex(),
   ])

@@ -9,6 +9,7 @@ import {
   signingInput,
   verifyJws,
 } from '#pki/jws.ts'
+import type { MlDsaJwsAlgorithm } from '#pq-crypto/ml-dsa-jose.ts'
 import type { Bundle, JwtAuthority } from './bundle.ts'
 import { parseSpiffeId, type SpiffeId, trustDomainOf } from './spiffe-id.ts'
 import type { TrustDomain } from './trust-domain.ts'
@@ -17,7 +18,7 @@ import type { TrustDomain } from './trust-domain.ts'
 export interface JwtSvidContent {
   /** The `kid` of the signing key in the bundle. */
   readonly keyId: string
-  readonly alg: JwsAlgorithm
+  readonly alg: JwsAlgorithm | MlDsaJwsAlgorithm
   readonly subject: SpiffeId
   /** At least one, none of them empty. */
   readonly audience: readonly string[]
@@ -95,8 +96,29 @@ const maxTriedKeys = 8
  * @throws AssayError `unauthenticated`; its reason begins with `token-` or `trust-domain-`.
  */
 export function validateJwtSvid(token: string, expectation: JwtSvidExpectation): ValidatedJwtSvid {
+  return validate(token, expectation, classicalScheme)
+}
+
+/** Which algorithms a validator takes, and how it verifies them. */
+export interface JwtSvidScheme<Algorithm extends string> {
+  readonly algorithms: readonly Algorithm[]
+  /** @throws AssayError `unauthenticated` unless the key (SubjectPublicKeyInfo, DER) is for `algorithm` and has signed. */
+  verify(jws: CompactJws, publicKey: Uint8Array, algorithm: Algorithm): void
+}
+
+const classicalScheme: JwtSvidScheme<JwsAlgorithm> = {
+  algorithms: Object.keys(jwsAlgorithms).filter(isJwsAlgorithm),
+  verify: verifyJws,
+}
+
+/** {@link validateJwtSvid} by another scheme. */
+export function validate<Algorithm extends string>(
+  token: string,
+  expectation: JwtSvidExpectation,
+  scheme: JwtSvidScheme<Algorithm>,
+): ValidatedJwtSvid {
   const jws = parseToken(token)
-  const algorithm = judgeHeader(jws.header)
+  const algorithm = judgeHeader(jws.header, scheme.algorithms)
   const spiffeId = readSubject(jws.claims)
   const audience = readAudience(jws.claims)
   if (!audience.includes(expectation.audience)) {
@@ -107,7 +129,8 @@ export function validateJwtSvid(token: string, expectation: JwtSvidExpectation):
   }
   const expiresAtSeconds = readTime(jws.claims, 'exp')
   if (expiresAtSeconds === undefined) throw refuse('token-without-expiry', 'it has no "exp"')
-  verifySignature(jws, algorithm, trustedKeys(spiffeId, expectation.bundles))
+  const authorities = trustedKeys(spiffeId, expectation.bundles)
+  verifySignature(jws, authorities, (key) => scheme.verify(jws, key, algorithm))
   checkTimes(jws.claims, expiresAtSeconds, expectation)
   return { spiffeId, audience, expiresAtSeconds, claims: jws.claims }
 }
@@ -120,13 +143,16 @@ function parseToken(token: string): CompactJws {
   }
 }
 
-function judgeHeader(header: JsonObject): JwsAlgorithm {
-  const algorithm = jsonMember(header, 'alg')
-  if (!isJwsAlgorithm(algorithm)) {
-    const allowed = Object.keys(jwsAlgorithms).join(', ')
+function judgeHeader<Algorithm extends string>(
+  header: JsonObject,
+  allowed: readonly Algorithm[],
+): Algorithm {
+  const named = jsonMember(header, 'alg')
+  const algorithm = allowed.find((one) => one === named)
+  if (algorithm === undefined) {
     throw refuse(
       'token-algorithm-not-allowed',
-      `its algorithm ${text(algorithm)} is not one of ${allowed}`,
+      `its algorithm ${text(named)} is not one of ${allowed.join(', ')}`,
     )
   }
   const type = jsonMember(header, 'typ')
@@ -192,8 +218,8 @@ function trustedKeys(
 
 function verifySignature(
   jws: CompactJws,
-  algorithm: JwsAlgorithm,
   authorities: readonly JwtAuthority[],
+  verify: (publicKey: Uint8Array) => void,
 ): void {
   const keyId = jsonMember(jws.header, 'kid')
   const candidates =
@@ -203,7 +229,7 @@ function verifySignature(
   let refusal = refuse('token-key-unknown', `its key ${text(keyId)} is not in the bundle`)
   for (const { publicKey } of candidates) {
     try {
-      verifyJws(jws, publicKey, algorithm)
+      verify(publicKey)
       return
     } catch (error) {
       refusal =

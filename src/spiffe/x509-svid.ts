@@ -1,6 +1,6 @@
 import { AssayError } from '#base/errors.ts'
 import { type Certificate, describe, keyUsageBit, parseCertificate } from '#pki/certificate.ts'
-import { verifyChain } from '#pki/chain.ts'
+import { type ChainRequest, verifyChain } from '#pki/chain.ts'
 import type { Bundle } from './bundle.ts'
 import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from './spiffe-id.ts'
 import type { TrustDomain } from './trust-domain.ts'
@@ -13,6 +13,8 @@ export interface X509SvidPresentation {
   readonly bundles: (trustDomain: TrustDomain) => Bundle | undefined
   /** Unix time. */
   readonly nowSeconds: number
+  /** As in `verifyChain()`. */
+  readonly verifySignature?: ChainRequest['verifySignature']
 }
 
 /** A peer that has proved its identity, as far as certificates can: the handshake proves the key. */
@@ -51,7 +53,14 @@ export function verifyX509Svid(presentation: X509SvidPresentation): VerifiedX509
   }
   refuseSigningCertificate(leaf)
   const roots = trustedRoots(trustDomainOf(spiffeId), bundles)
-  const path = verifyChain({ leaf, intermediates, roots, nowSeconds })
+  const { verifySignature } = presentation
+  const path = verifyChain({
+    leaf,
+    intermediates,
+    roots,
+    nowSeconds,
+    ...(verifySignature !== undefined && { verifySignature }),
+  })
   return { spiffeId, leaf, path }
 }
 

@@ -111,7 +111,7 @@ test('with pq_signatures a workload gets what its verifier finds signed twice, a
     keys.map(({ purpose, pqParameterSet }) => [purpose, pqParameterSet]),
     [
       ['x509-ca', 'ml-dsa-44'],
-      ['jwt', ''],
+      ['jwt', 'ml-dsa-44'],
     ],
   )
 })

@@ -18,6 +18,7 @@ import { bundleField } from './bundle-messages.ts'
 import type { ConnectedAgents } from './connected-agents.ts'
 import { entryField } from './entry-messages.ts'
 import { malformed } from './messages.ts'
+import { pqField } from './pq-messages.ts'
 import { joinFields } from './protobuf-fields.ts'
 
 export interface FeedServiceDependencies {
@@ -145,7 +146,7 @@ function updateOf(
     if (sent.entries.get(id) !== entry) fields.push(entryField(3, entry))
   }
   if (held.bundle !== undefined && held.bundle !== sent.bundle) {
-    fields.push(bundleField(5, held.bundle))
+    fields.push(bundleField(5, held.bundle), pqField(10, held.bundle))
   }
   for (const [name, bundle] of held.federated) {
     if (bundle !== undefined && sent.federated.get(name) !== bundle) {

@@ -48,6 +48,11 @@ export function limiting({ isOn, clock }: LimitOptions): Interceptor {
       { limiter: limiter(1), cost: one, limited: 'attestation' },
     ],
     [`${svid}/BatchNewX509SVID`, signing({ limiter: x509Signing, cost: perItem })],
+    [
+      '/assay.server.v1.PostQuantum/BatchNewX509SVID',
+      signing({ limiter: x509Signing, cost: perItem }),
+    ],
+    ['/assay.server.v1.PostQuantum/NewJWTSVID', signing({ limiter: limiter(500), cost: one })],
     [`${svid}/NewDownstreamX509CA`, signing({ limiter: x509Signing, cost: one })],
     ['/spire.api.server.agent.v1.Agent/RenewAgent', signing({ limiter: x509Signing, cost: one })],
     [`${svid}/NewJWTSVID`, signing({ limiter: limiter(500), cost: one })],

@@ -102,6 +102,11 @@ export const policy: ReadonlyMap<string, readonly CallerClass[]> = new Map([
   ...methods('grpc.health.v1.Health', { Check: local, List: local, Watch: local }),
   ...methods('assay.server.v1.Backup', { Create: local }),
   ...methods('assay.server.v1.Feed', { Watch: agents, Report: agents }),
+  ...methods('assay.server.v1.PostQuantum', {
+    GetBundle: anyone,
+    BatchNewX509SVID: agents,
+    NewJWTSVID: agents,
+  }),
   ...methods('assay.server.v1.Inventory', {
     List: operators,
     Import: operators,

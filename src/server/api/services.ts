@@ -6,6 +6,7 @@ import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { OverviewDefinition } from '#rpc/gen/assay/server/v1/overview.ts'
+import { PostQuantumDefinition } from '#rpc/gen/assay/server/v1/post_quantum.ts'
 import { RefusalsDefinition } from '#rpc/gen/assay/server/v1/refusals.ts'
 import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -41,6 +42,7 @@ import { newLocalAuthorityService } from './local-authority.ts'
 import { type AdjustableLog, newLoggerService } from './logger.ts'
 import { type ObserveDependencies, observing } from './observe.ts'
 import { newOverviewService, type OverviewServiceDependencies } from './overview.ts'
+import { newPostQuantumService } from './post-quantum.ts'
 import { newRefusalsService } from './refusals.ts'
 import { newSvidService, type SvidServiceDependencies } from './svid.ts'
 import { newTrustDomainService } from './trust-domain.ts'
@@ -121,6 +123,7 @@ function addSharedServices(server: RpcServer, dependencies: ServiceDependencies)
   server.addService(LocalAuthorityDefinition, newLocalAuthorityService(dependencies.authorities))
   server.addService(FeedDefinition, newFeedService(dependencies))
   server.addService(InventoryDefinition, newInventoryService(dependencies))
+  server.addService(PostQuantumDefinition, newPostQuantumService(dependencies))
   server.addService(KeysDefinition, newKeysService(dependencies))
   server.addService(ApprovalsDefinition, newApprovalsService(dependencies.approvals))
   server.addService(OverviewDefinition, newOverviewService(dependencies))

@@ -1,5 +1,6 @@
 import { AssayError } from '#base/errors.ts'
 import { nextTurn } from '#base/event-loop.ts'
+import type { Csr } from '#pki/csr.ts'
 import type { CallContext } from '#rpc/call.ts'
 import type {
   BatchNewX509SVIDRequest,
@@ -14,7 +15,12 @@ import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
-import type { CertificateAuthority, IssuedJwtSvid } from '../ca/certificate-authority.ts'
+import type {
+  CertificateAuthority,
+  IssuedJwtSvid,
+  IssuedX509Svid,
+  X509SvidRequest,
+} from '../ca/certificate-authority.ts'
 import { coveredByWildcard } from '../entry/dns-name.ts'
 import type { NodeHoldings } from '../node/node-holdings.ts'
 import { x509SvidMessage } from './agent-messages.ts'
@@ -46,25 +52,16 @@ const turnSize = 8
 
 /** `spire.api.server.svid.v1.SVID`: signs for agents what their entries say, and for operators anything. */
 export function newSvidService(dependencies: SvidServiceDependencies) {
-  const { trustDomain, entries, authority, authorities, holdings, guard } = dependencies
+  const { trustDomain, authority, authorities, guard } = dependencies
   return {
-    async batchNewX509SVID({ params }: BatchNewX509SVIDRequest, context: CallContext) {
-      if (params.length > maxItems) throw malformed('batch', `more than ${maxItems} items`)
-      const agentId = agentOf(context)
-      const results: BatchNewX509SVIDResponse_Result[] = []
-      const issued: string[] = []
-      for (let at = 0; at < params.length; at += turnSize) {
-        if (at > 0) await nextTurn()
-        context.signal.throwIfAborted()
-        const turn = params.slice(at, at + turnSize)
-        results.push(...(await Promise.all(turn.map((item) => newX509Svid(agentId, item, issued)))))
-      }
-      notesOf(context).details = { issued, refused: params.length - issued.length }
-      return { results }
-    },
+    batchNewX509SVID: newX509Batch({
+      ...dependencies,
+      readCsr,
+      issue: (request) => authority.issueX509Svid(request),
+    }),
 
     async newJWTSVID({ entryId, audience }: NewJWTSVIDRequest, context: CallContext) {
-      const entry = authorizedEntry(agentOf(context), entryId)
+      const entry = authorizedEntry(dependencies, agentOf(context), entryId)
       notesOf(context).subject = entryId
       const svid = await authority.issueJwtSvid({
         spiffeId: entry.spiffeId,
@@ -124,42 +121,6 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
     newDownstreamX509CA: unimplemented('downstream authorities are not supported'),
   }
 
-  /**
-   * Nothing of the request but its key is used: who the SVID is for is the entry's business. `issued` gets the
-   * entry id and the serial.
-   */
-  async function newX509Svid(
-    agentId: SpiffeId,
-    { entryId, csr: der }: NewX509SVIDParams,
-    issued: string[],
-  ): Promise<BatchNewX509SVIDResponse_Result> {
-    try {
-      const entry = authorizedEntry(agentId, entryId)
-      if (der.length === 0) throw malformed('CSR', 'it is missing')
-      const csr = readCsr(der)
-      const svid = await authority.issueX509Svid({
-        spiffeId: entry.spiffeId,
-        publicKey: csr.publicKey,
-        dnsNames: entry.dnsNames,
-        ttlSeconds: entry.x509SvidTtlSeconds,
-      })
-      issued.push(`${entryId} ${svid.serialNumber}`)
-      holdings.handedOut(agentId, { ...svid, entryId })
-      return { status: okStatus, svid: x509SvidMessage(svid, entry.hint) }
-    } catch (error) {
-      return { status: itemStatus(error), svid: undefined }
-    }
-  }
-
-  function authorizedEntry(agentId: SpiffeId, entryId: string): RegistrationEntry {
-    if (entryId === '') throw malformed('entry ID', 'it is missing')
-    const entry = entries.entryFor(agentId, entryId)
-    if (entry !== undefined) return entry
-    throw new AssayError('not-found', 'entry not found or not authorized', {
-      reason: 'entry-not-authorized',
-    })
-  }
-
   function workloadId(id: SpiffeId): SpiffeId {
     if (trustDomainOf(id) !== trustDomain) {
       throw malformed('SPIFFE ID', `${id} is not a member of trust domain ${trustDomain}`)
@@ -171,6 +132,79 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
   }
 }
 
+/** What differs between classical X.509-SVIDs and post-quantum ones. */
+export interface X509BatchOptions extends Pick<SvidServiceDependencies, 'entries' | 'holdings'> {
+  /** Throws for an entry that may not have one. */
+  readonly check?: (entry: RegistrationEntry) => void
+  /** Reads a request (DER), and checks that the requester holds the key. */
+  readonly readCsr: (der: Uint8Array) => Csr
+  readonly issue: (request: X509SvidRequest) => Promise<IssuedX509Svid>
+}
+
+/** One X.509-SVID for each item, by its entry; an item that is refused does not stop the others. */
+export function newX509Batch(options: X509BatchOptions) {
+  return async ({ params }: BatchNewX509SVIDRequest, context: CallContext) => {
+    if (params.length > maxItems) throw malformed('batch', `more than ${maxItems} items`)
+    const agentId = agentOf(context)
+    const results: BatchNewX509SVIDResponse_Result[] = []
+    const issued: string[] = []
+    for (let at = 0; at < params.length; at += turnSize) {
+      if (at > 0) await nextTurn()
+      context.signal.throwIfAborted()
+      const turn = params.slice(at, at + turnSize)
+      results.push(
+        ...(await Promise.all(turn.map((item) => newX509Svid(options, { agentId, item, issued })))),
+      )
+    }
+    notesOf(context).details = { issued, refused: params.length - issued.length }
+    return { results }
+  }
+}
+
+/**
+ * Nothing of the request but its key is used: who the SVID is for is the entry's business. `issued` gets the
+ * entry id and the serial.
+ */
+async function newX509Svid(
+  { entries, holdings, check, readCsr, issue }: X509BatchOptions,
+  {
+    agentId,
+    item: { entryId, csr: der },
+    issued,
+  }: { readonly agentId: SpiffeId; readonly item: NewX509SVIDParams; readonly issued: string[] },
+): Promise<BatchNewX509SVIDResponse_Result> {
+  try {
+    const entry = authorizedEntry({ entries }, agentId, entryId)
+    check?.(entry)
+    if (der.length === 0) throw malformed('CSR', 'it is missing')
+    const svid = await issue({
+      spiffeId: entry.spiffeId,
+      publicKey: readCsr(der).publicKey,
+      dnsNames: entry.dnsNames,
+      ttlSeconds: entry.x509SvidTtlSeconds,
+    })
+    issued.push(`${entryId} ${svid.serialNumber}`)
+    holdings.handedOut(agentId, { ...svid, entryId })
+    return { status: okStatus, svid: x509SvidMessage(svid, entry.hint) }
+  } catch (error) {
+    return { status: itemStatus(error), svid: undefined }
+  }
+}
+
+/** @throws AssayError `not-found` unless there is such an entry, and the agent may serve it. */
+export function authorizedEntry(
+  { entries }: Pick<SvidServiceDependencies, 'entries'>,
+  agentId: SpiffeId,
+  entryId: string,
+): RegistrationEntry {
+  if (entryId === '') throw malformed('entry ID', 'it is missing')
+  const entry = entries.entryFor(agentId, entryId)
+  if (entry !== undefined) return entry
+  throw new AssayError('not-found', 'entry not found or not authorized', {
+    reason: 'entry-not-authorized',
+  })
+}
+
 function parseUri(uri: string): SpiffeId {
   try {
     return parseSpiffeId(uri)
@@ -179,7 +213,8 @@ function parseUri(uri: string): SpiffeId {
   }
 }
 
-const jwtSvidMessage = (svid: IssuedJwtSvid, hint: string): JWTSVID => ({
+/** A JWT-SVID on the wire. */
+export const jwtSvidMessage = (svid: IssuedJwtSvid, hint: string): JWTSVID => ({
   token: svid.token,
   id: idMessage(svid.spiffeId),
   expiresAt: svid.expiresAtSeconds,

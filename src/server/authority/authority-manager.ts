@@ -21,7 +21,7 @@ import { GuidedRotation, type RotationProgress, type RotationWishes } from './gu
 import type { Holders } from './holders.ts'
 import type { AuthorityKindName, AuthorityRecord, RotationRecord } from './journal.ts'
 import { JournalStore } from './journal-store.ts'
-import { newJwtKind } from './jwt-kind.ts'
+import { jwtKeyId, newJwtKind } from './jwt-kind.ts'
 import { OwnBundle } from './own-bundle.ts'
 import { type ActiveAuthority, AuthorityRotator } from './rotator.ts'
 import { SignedUntil } from './signed-until.ts'
@@ -51,7 +51,7 @@ export interface AuthorityManagerOptions {
   readonly caTtlSeconds: number
   readonly caKeyType: KeyType
   readonly jwtKeyType: KeyType
-  /** Of the post-quantum keys that the key manager makes beside those of X.509 authorities; undefined: none. */
+  /** Of the post-quantum keys that the key manager makes beside those of authorities; undefined: none. */
   readonly pqParameterSet: MlDsaParameterSet | undefined
   /** Subject of X.509 authorities: see {@link issueRootCertificate}. */
   readonly caSubject: readonly NameAttribute[]
@@ -138,7 +138,13 @@ export class AuthorityManager implements Disposable {
           pqParameterSet: options.pqParameterSet,
         }),
       ),
-      jwt: this.#newRotator(newJwtKind({ ttlSeconds, keyType: options.jwtKeyType })),
+      jwt: this.#newRotator(
+        newJwtKind({
+          ttlSeconds,
+          keyType: options.jwtKeyType,
+          pqParameterSet: options.pqParameterSet,
+        }),
+      ),
     }
     const signers: ActiveSigners = { x509: () => this.#signX509(), jwt: () => this.#signJwt() }
     this.certificateAuthority = new Issuer({
@@ -437,18 +443,33 @@ export class AuthorityManager implements Disposable {
   #signX509(): X509Signer {
     const authority = this.#active('x509')
     if (this.#x509Signer?.authority !== authority) {
-      const { content, upstream } = authority.issued
+      const { content, upstream, pq } = authority.issued
       const above = upstream === undefined ? [] : [...upstream.intermediates, upstream.root]
       const [certificate, ...issuers] = [content, ...above].map((der) => parseCertificate(der))
       if (certificate === undefined) throw new RangeError('unreachable')
-      this.#x509Signer = { authority, signer: newX509Signer(certificate, authority.key, issuers) }
+      this.#x509Signer = {
+        authority,
+        signer: newX509Signer(certificate, authority.key, {
+          above: issuers,
+          pq: pq && parseCertificate(pq),
+        }),
+      }
     }
     return this.#x509Signer.signer
   }
 
   #signJwt(): JwtSigner {
     const { issued, key } = this.#active('jwt')
-    return { keyId: issued.authorityId, key, expiresAtSeconds: issued.expiresAtSeconds }
+    const { alternative } = key
+    return {
+      keyId: issued.authorityId,
+      key,
+      expiresAtSeconds: issued.expiresAtSeconds,
+      pq:
+        issued.pq === undefined || alternative === undefined
+          ? undefined
+          : { keyId: jwtKeyId(issued.pq), key: alternative },
+    }
   }
 
   #active(kind: AuthorityKindName): ActiveAuthority {

@@ -197,10 +197,3 @@ test('the post-quantum key is destroyed with the classical one', async () => {
   assert.equal(server.classical.key(first.keyId), undefined)
   assert.equal(server.alternatives.get(first.keyId), undefined)
 })
-
-test('JWT authorities have no post-quantum key beside them', async () => {
-  const server = newServer()
-  using manager = await server.start('ml-dsa-44')
-  const [jwt] = manager.states('jwt')
-  assert.equal(server.alternatives.get(jwt?.keyId ?? ''), undefined)
-})

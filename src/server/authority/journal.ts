@@ -13,6 +13,8 @@ export interface IssuedAuthority extends Validity {
   readonly content: Uint8Array
   /** Of an X.509 authority that another CA has certified. */
   readonly upstream?: UpstreamChain
+  /** What the post-quantum bundle shows of it: as `content`, of the ML-DSA key that was made beside it. */
+  readonly pq?: Uint8Array
 }
 
 /** What an authority's certificate chains to. DER. */
@@ -103,10 +105,11 @@ export function encodeJournal(journal: AuthorityJournal): string {
   })
 }
 
-function encodeIssued({ content, upstream, ...issued }: IssuedAuthority): object {
+function encodeIssued({ content, upstream, pq, ...issued }: IssuedAuthority): object {
   return {
     ...issued,
     content: content.toBase64(),
+    pq: pq?.toBase64(),
     upstream: upstream && {
       intermediates: upstream.intermediates.map((der) => der.toBase64()),
       root: upstream.root.toBase64(),
@@ -213,6 +216,7 @@ function readIssued(value: unknown, where: string): IssuedAuthority {
     'issuedAtSeconds',
     'expiresAtSeconds',
     'upstream',
+    'pq',
   ])
   const read = {
     authorityId: text(issued.authorityId, `${where}.authorityId`),
@@ -222,6 +226,7 @@ function readIssued(value: unknown, where: string): IssuedAuthority {
     ...(issued.upstream !== undefined && {
       upstream: readUpstream(issued.upstream, `${where}.upstream`),
     }),
+    ...(issued.pq !== undefined && { pq: base64(issued.pq, `${where}.pq`) }),
   }
   if (read.expiresAtSeconds <= read.issuedAtSeconds) {
     throw invalid(`${where} expires before it is issued`)

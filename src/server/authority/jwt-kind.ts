@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import { equalBytes } from '#base/bytes.ts'
+import { type MlDsaParameterSet, parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
 import type { JwtAuthority } from '#spiffe/bundle.ts'
 import type { KeyType } from '../plugin/key-manager/key-manager.ts'
 import type { AuthorityKind, PublishedAuthority } from './authority-kind.ts'
@@ -9,8 +10,10 @@ import { publicKeyInfo } from './public-key-info.ts'
 export function newJwtKind(options: {
   readonly keyType: KeyType
   readonly ttlSeconds: number
+  /** Of the post-quantum keys that are made beside new ones; undefined: none are. */
+  readonly pqParameterSet: MlDsaParameterSet | undefined
 }): AuthorityKind {
-  const { keyType, ttlSeconds } = options
+  const { keyType, ttlSeconds, pqParameterSet } = options
   return {
     name: 'jwt',
     title: 'JWT authority',
@@ -23,10 +26,15 @@ export function newJwtKind(options: {
         content,
         issuedAtSeconds: nowSeconds,
         expiresAtSeconds: nowSeconds + ttlSeconds,
+        ...(key.alternative !== undefined && { pq: key.alternative.publicKey }),
       }
     },
-    fits: (issued, key) => equalBytes(issued.content, publicKeyInfo(key)),
-    isOutdated: () => false,
+    fits: (issued, key) =>
+      equalBytes(issued.content, publicKeyInfo(key)) &&
+      (issued.pq === undefined ||
+        (key.alternative !== undefined && equalBytes(issued.pq, key.alternative.publicKey))),
+    isOutdated: ({ pq }) =>
+      (pq === undefined ? undefined : parseMlDsaPublicKey(pq).parameterSet) !== pqParameterSet,
     wouldOutlast: () => true,
     publishedId: ({ authorityId }) => authorityId,
     published: (bundle) => bundle.jwtAuthorities.map(published),
@@ -37,6 +45,9 @@ export function newJwtKind(options: {
         publicKey: issued.content,
         expiresAtSeconds: issued.expiresAtSeconds,
         tainted: false,
+        ...(issued.pq !== undefined && {
+          pq: { keyId: jwtKeyId(issued.pq), publicKey: issued.pq },
+        }),
       }
       return { ...bundle, jwtAuthorities: [...bundle.jwtAuthorities, authority] }
     },

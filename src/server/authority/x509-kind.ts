@@ -8,7 +8,11 @@ import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import type { Bundle, X509Authority } from '#spiffe/bundle.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import { issueIntermediateCertificate, issueRootCertificate } from '../ca/authority-certificate.ts'
+import {
+  issueIntermediateCertificate,
+  issuePqRootCertificate,
+  issueRootCertificate,
+} from '../ca/authority-certificate.ts'
 import type { KeyType, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import type { AuthorityKind, PublishedAuthority } from './authority-kind.ts'
 import type { IssuedAuthority, UpstreamChain } from './journal.ts'
@@ -45,7 +49,11 @@ export function newX509Kind(options: {
         ttlSeconds,
       }
       if (upstream === undefined) {
-        return issuedAs(await issueRootCertificate(key, wanted), nowSeconds)
+        const { alternative } = key
+        const issued = issuedAs(await issueRootCertificate(key, wanted), nowSeconds)
+        if (alternative === undefined) return issued
+        const own = { ...wanted, serialNumber: newSerialNumber() }
+        return { ...issued, pq: (await issuePqRootCertificate(alternative, own)).raw }
       }
       const ca = await upstream.look()
       const certificate = await issueIntermediateCertificate(key, ca, wanted)
@@ -56,19 +64,22 @@ export function newX509Kind(options: {
       return (
         certificate.uris[0] === spiffeId(trustDomain, '') &&
         equalBytes(certificate.publicKey, publicKeyInfo(key)) &&
-        hasAlternativeOf(certificate, key)
+        hasAlternativeOf(certificate, key) &&
+        (issued.pq === undefined || isForAlternative(parseCertificate(issued.pq).publicKey, key))
       )
     },
     isOutdated: (issued) =>
       (issued.upstream === undefined) !== (upstream === undefined) ||
-      parameterSetOf(issued.content) !== pqParameterSet,
+      parameterSetOf(issued.content) !== pqParameterSet ||
+      // One of before there was a post-quantum bundle.
+      (issued.pq === undefined) !== (pqParameterSet === undefined),
     wouldOutlast: ({ expiresAtSeconds }) =>
       upstream?.endSeconds === undefined || upstream.endSeconds > expiresAtSeconds,
     publishedId: ({ authorityId, upstream: chain }) =>
       chain === undefined ? authorityId : describe(chain.root).authorityId,
     published: (bundle) => bundle.x509Authorities.map(published),
-    withAuthority: (bundle, { content, upstream: chain }) =>
-      withX509Authority(bundle, chain?.root ?? content),
+    withAuthority: (bundle, { content, upstream: chain, pq }) =>
+      withX509Authority(bundle, chain?.root ?? content, pq),
     withTaint: (bundle, authorityId) => ({
       ...bundle,
       x509Authorities: bundle.x509Authorities.map((authority) =>
@@ -95,15 +106,22 @@ export const hybridAuthorities = ({
     }),
   )
 
-/** `bundle` with the certificate (DER) as an authority; itself when it has it. */
-export function withX509Authority(bundle: Bundle, certificate: Uint8Array): Bundle {
+/** `bundle` with the certificate (DER) as an authority, and that of its ML-DSA key; itself when it has it. */
+export function withX509Authority(
+  bundle: Bundle,
+  certificate: Uint8Array,
+  pq?: Uint8Array,
+): Bundle {
   const isThere = bundle.x509Authorities.some((authority) =>
     equalBytes(authority.certificate, certificate),
   )
   if (isThere) return bundle
   return {
     ...bundle,
-    x509Authorities: [...bundle.x509Authorities, { certificate, tainted: false }],
+    x509Authorities: [
+      ...bundle.x509Authorities,
+      { certificate, tainted: false, ...(pq !== undefined && { pq }) },
+    ],
   }
 }
 
@@ -140,11 +158,11 @@ function parameterSetOf(der: Uint8Array): MlDsaParameterSet | undefined {
 /** Without the post-quantum key that the certificate promises, nothing it signs would hold. */
 function hasAlternativeOf(certificate: Certificate, key: SigningKey): boolean {
   const told = alternativeKeyInfo(certificate)
-  return (
-    told === undefined ||
-    (key.alternative !== undefined && equalBytes(told, key.alternative.publicKey))
-  )
+  return told === undefined || isForAlternative(told, key)
 }
+
+const isForAlternative = (publicKey: Uint8Array, { alternative }: SigningKey): boolean =>
+  alternative !== undefined && equalBytes(publicKey, alternative.publicKey)
 
 const described = new WeakMap<Uint8Array, Omit<PublishedAuthority, 'tainted'>>()
 

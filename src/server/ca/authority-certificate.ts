@@ -1,15 +1,17 @@
 import { AssayError } from '#base/errors.ts'
 import { draftCaCertificate, withSerialNumber } from '#issuance/ca-certificate.ts'
-import { workloadProfile } from '#issuance/profile.ts'
-import { backdateSeconds } from '#issuance/template.ts'
+import { caProfile, workloadProfile } from '#issuance/profile.ts'
+import { backdateSeconds, CertificateTemplate } from '#issuance/template.ts'
+import { verifyIssued } from '#issuance/verify-issued.ts'
 import { type Certificate, extendedKeyUsage, parseCertificate } from '#pki/certificate.ts'
 import { verifyChain } from '#pki/chain.ts'
-import type { NameAttribute } from '#pki/name.ts'
+import { encodeName, type NameAttribute } from '#pki/name.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
 import { alternativeMessage } from '#pq-crypto/alternative-signature.ts'
+import { mlDsaAlgorithm } from '#pq-crypto/ml-dsa.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import type { SigningKey } from '../plugin/key-manager/key-manager.ts'
+import type { AlternativeKey, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import type { UpstreamCa } from '../plugin/upstream-authority/upstream-authority.ts'
 import { newX509Signer, signForX509 } from './signer.ts'
 
@@ -47,6 +49,39 @@ export async function issueRootCertificate(
   const signature = await alternative.sign(alternativeMessage(draft.toBeSigned))
   const whole = draft.withAltSignature(signature)
   return whole.finish(await signForX509(key, whole.toBeSigned))
+}
+
+/**
+ * Makes the self-signed certificate of an ML-DSA key as an authority of its own (RFC 9881), for the post-quantum bundle.
+ * Its name differs from that of the classical authority by the serial number in it.
+ */
+export async function issuePqRootCertificate(
+  key: AlternativeKey,
+  { nowSeconds, ttlSeconds, trustDomain, subject, serialNumber }: AuthorityCertificateOptions,
+): Promise<Certificate> {
+  const name = withSerialNumber(subject, serialNumber)
+  const profile = caProfile('root')
+  const issuerName = encodeName(name)
+  const template = new CertificateTemplate(profile, {
+    issuer: {
+      name: issuerName,
+      keyId: undefined,
+      signatureAlgorithm: mlDsaAlgorithm[key.parameterSet],
+    },
+    subject: name,
+  })
+  const fields = {
+    serialNumber,
+    notBeforeSeconds: nowSeconds - backdateSeconds,
+    notAfterSeconds: nowSeconds + ttlSeconds,
+    spiffeId: spiffeId(trustDomain, ''),
+    dnsNames: [],
+    publicKey: key.publicKey,
+  }
+  const toBeSigned = template.toBeSigned(fields)
+  const der = template.certificate(toBeSigned, await key.sign(toBeSigned))
+  verifyIssued(der, { profile, fields, issuerName, authorityKeyId: undefined })
+  return parseCertificate(der)
 }
 
 /**

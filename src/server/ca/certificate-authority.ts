@@ -47,4 +47,11 @@ export interface JwtSvidRequest {
 export interface CertificateAuthority {
   issueX509Svid(request: X509SvidRequest): Promise<IssuedX509Svid>
   issueJwtSvid(request: JwtSvidRequest): Promise<IssuedJwtSvid>
+  /**
+   * An X.509-SVID of a workload for an ML-DSA key, signed by ML-DSA alone; its `authorityId` is that of the classical
+   * authority beside. Throws `failed-precondition`, reason `no-pq-authority`, when there is no post-quantum authority.
+   */
+  issuePqX509Svid(request: X509SvidRequest): Promise<IssuedX509Svid>
+  /** A JWT-SVID that is signed by ML-DSA. Throws as {@link issuePqX509Svid}. */
+  issuePqJwtSvid(request: JwtSvidRequest): Promise<IssuedJwtSvid>
 }

@@ -8,10 +8,12 @@ import { verifyIssued } from '#issuance/verify-issued.ts'
 import { type Certificate, parseCertificate } from '#pki/certificate.ts'
 import { checkIssuers } from '#pki/chain.ts'
 import { compactJws, type JwsAlgorithm, maxTokenCharacters } from '#pki/jws.ts'
+import { parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
+import { type MlDsaJwsAlgorithm, mlDsaJwsAlgorithm } from '#pq-crypto/ml-dsa-jose.ts'
 import { encodeJwtSvid } from '#spiffe/jwt-svid.ts'
-import { serverId } from '#spiffe/spiffe-id.ts'
+import { type SpiffeId, serverId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
-import type { KeyType } from '../plugin/key-manager/key-manager.ts'
+import type { KeyType, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import type {
   CertificateAuthority,
   IssuedJwtSvid,
@@ -129,7 +131,65 @@ export class Issuer implements CertificateAuthority {
     }
   }
 
+  async issuePqX509Svid(request: X509SvidRequest): Promise<IssuedX509Svid> {
+    const permit = permitX509Svid(this.#trustDomain, request, parseMlDsaPublicKey)
+    const { pq, key, rootId } = this.#signers.x509()
+    if (pq === undefined) throw noPqAuthority(request.spiffeId)
+    const { certificate: authority, template } = pq
+    if (permit.profile.name !== 'workload') {
+      throw new AssayError(
+        'invalid-argument',
+        `cannot issue a post-quantum X.509-SVID for ${permit.spiffeId}: it is not a workload's ID`,
+        { reason: 'svid-request-not-allowed' },
+      )
+    }
+    const now = this.#time.now()
+    const ttlSeconds = permit.ttlSeconds || this.#defaults.x509SvidTtlSeconds
+    const fields = {
+      serialNumber: this.#newSerialNumber(),
+      notBeforeSeconds: now - backdateSeconds,
+      notAfterSeconds: cappedEnd(now, ttlSeconds, authority.notAfterSeconds),
+      spiffeId: permit.spiffeId,
+      dnsNames: permit.dnsNames,
+      publicKey: permit.publicKey,
+    }
+    this.#onSign(key.id, fields.notAfterSeconds)
+    const toBeSigned = template.toBeSigned(fields)
+    const certificate = template.certificate(toBeSigned, await pq.key.sign(toBeSigned))
+    verifyIssued(certificate, {
+      profile: template.profile,
+      fields,
+      issuerName: authority.subject,
+      authorityKeyId: authority.subjectKeyId,
+    })
+    return {
+      spiffeId: permit.spiffeId,
+      certificates: [certificate],
+      serialNumber: serialNumberText(fields.serialNumber),
+      expiresAtSeconds: fields.notAfterSeconds,
+      authorityId: rootId,
+    }
+  }
+
   async issueJwtSvid(request: JwtSvidRequest): Promise<IssuedJwtSvid> {
+    const { key, keyId } = this.#signers.jwt()
+    return await this.#issueJwt(request, { key, keyId, alg: jwsAlgorithm[key.type] })
+  }
+
+  async issuePqJwtSvid(request: JwtSvidRequest): Promise<IssuedJwtSvid> {
+    const { pq } = this.#signers.jwt()
+    if (pq === undefined) throw noPqAuthority(request.spiffeId)
+    return await this.#issueJwt(request, { ...pq, alg: mlDsaJwsAlgorithm[pq.key.parameterSet] })
+  }
+
+  async #issueJwt(
+    request: JwtSvidRequest,
+    by: {
+      readonly key: Pick<SigningKey, 'sign'>
+      readonly keyId: string
+      readonly alg: JwsAlgorithm | MlDsaJwsAlgorithm
+    },
+  ): Promise<IssuedJwtSvid> {
     const permit = permitJwtSvid(this.#trustDomain, request)
     const signer = this.#signers.jwt()
     const issuedAtSeconds = this.#time.now()
@@ -140,8 +200,8 @@ export class Issuer implements CertificateAuthority {
     )
     const { jwtIssuer } = this.#defaults
     const input = encodeJwtSvid({
-      keyId: signer.keyId,
-      alg: jwsAlgorithm[signer.key.type],
+      keyId: by.keyId,
+      alg: by.alg,
       subject: permit.spiffeId,
       audience: permit.audience,
       issuedAtSeconds,
@@ -149,7 +209,8 @@ export class Issuer implements CertificateAuthority {
       ...(jwtIssuer === undefined ? {} : { issuer: jwtIssuer }),
       ...(permit.includeJti ? { jti: base64Url(this.#random.bytes(jtiBytes)) } : {}),
     })
-    if (input.length > maxInputCharacters) {
+    const room = by.key === signer.key ? signatureCharacters : pqSignatureCharacters
+    if (input.length > maxTokenCharacters - room) {
       throw new AssayError(
         'invalid-argument',
         `cannot issue a JWT-SVID for ${permit.spiffeId}: with these audiences it is longer than ${maxTokenCharacters} characters`,
@@ -157,7 +218,7 @@ export class Issuer implements CertificateAuthority {
       )
     }
     this.#onSign(signer.key.id, expiresAtSeconds)
-    const signature = await signer.key.sign(utf8Bytes(input))
+    const signature = await by.key.sign(utf8Bytes(input))
     return {
       spiffeId: permit.spiffeId,
       token: compactJws(input, signature),
@@ -166,6 +227,13 @@ export class Issuer implements CertificateAuthority {
     }
   }
 }
+
+const noPqAuthority = (spiffeId: SpiffeId): AssayError =>
+  new AssayError(
+    'failed-precondition',
+    `cannot issue a post-quantum SVID for ${spiffeId}: the authority has no ML-DSA key; pq_signatures: hybrid in server.yaml gives it one`,
+    { reason: 'no-pq-authority' },
+  )
 
 /** JWS algorithms (RFC 7518 §3.1) of what keys sign with. */
 const jwsAlgorithm: Readonly<Record<KeyType, JwsAlgorithm>> = {
@@ -176,8 +244,9 @@ const jwsAlgorithm: Readonly<Record<KeyType, JwsAlgorithm>> = {
   'rsa-4096': 'RS256',
 }
 
-/** Leaves room for the longest signature, 512 bytes of RSA-4096. */
-const maxInputCharacters = maxTokenCharacters - 700
+/** Room for the longest classical signature, 512 bytes of RSA-4096, and for one of ML-DSA-87, 4627 bytes; in base64url. */
+const signatureCharacters = 700
+const pqSignatureCharacters = 6200
 
 const jtiBytes = 16
 

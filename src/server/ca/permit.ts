@@ -27,11 +27,15 @@ const maxAudienceCharacters = 4096
 /**
  * Checks, in this order: the ID is this trust domain's, no longer than 2048 bytes, has a path, and is not
  * reserved without meaning; the TTL is a whole number of seconds; DNS names are allowed for it and well-formed;
- * the key is of an allowed type and size.
+ * the key is of an allowed type and size, as `checkKey` sees it, which throws otherwise.
  *
  * @throws AssayError `invalid-argument` that names the first one that fails.
  */
-export function permitX509Svid(trustDomain: TrustDomain, request: X509SvidRequest): X509Permit {
+export function permitX509Svid(
+  trustDomain: TrustDomain,
+  request: X509SvidRequest,
+  checkKey: (publicKey: Uint8Array) => void = checkClassicalKey,
+): X509Permit {
   const { spiffeId, publicKey, dnsNames = [] } = request
   const refuse = refusal('an X.509-SVID', spiffeId)
   const profile = leafProfile(trustDomain, spiffeId)
@@ -48,7 +52,7 @@ export function permitX509Svid(trustDomain: TrustDomain, request: X509SvidReques
       throw refuse(`DNS name ${JSON.stringify(name.slice(0, 256))}: ${fault}`)
   }
   try {
-    checkKeyStrength(describePublicKey(publicKey))
+    checkKey(publicKey)
   } catch (cause) {
     throw refuse(messageOf(cause), cause)
   }
@@ -76,6 +80,9 @@ export function permitJwtSvid(trustDomain: TrustDomain, request: JwtSvidRequest)
   }
   return request as JwtPermit
 }
+
+const checkClassicalKey = (publicKey: Uint8Array): void =>
+  checkKeyStrength(describePublicKey(publicKey))
 
 const tooLong = `the ID is longer than ${maxSpiffeIdBytes} bytes`
 

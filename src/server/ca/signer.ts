@@ -2,6 +2,7 @@ import { equalBytes } from '#base/bytes.ts'
 import {
   agentProfile,
   type CertificateProfile,
+  pqWorkloadProfile,
   serverProfile,
   workloadProfile,
 } from '#issuance/profile.ts'
@@ -17,6 +18,7 @@ import {
   alternativeMessage,
   withAltSignature,
 } from '#pq-crypto/alternative-signature.ts'
+import { mlDsaAlgorithm } from '#pq-crypto/ml-dsa.ts'
 import type { AlternativeKey, SigningKey } from '../plugin/key-manager/key-manager.ts'
 
 /** An X.509 authority that can sign: its certificate, its key, and a template for each kind of leaf. */
@@ -32,6 +34,15 @@ export interface X509Signer {
   readonly templates: ReadonlyMap<CertificateProfile, CertificateTemplate>
   /** The post-quantum key in the certificate, if it has one: it then signs everything too. */
   readonly alternative: AlternativeKey | undefined
+  /** The same key as an authority of its own, for SVIDs that are signed by it alone; undefined: it is none. */
+  readonly pq: PqX509Signer | undefined
+}
+
+/** A post-quantum key as an X.509 authority, with its certificate in the post-quantum bundle. */
+export interface PqX509Signer {
+  readonly certificate: Certificate
+  readonly key: AlternativeKey
+  readonly template: CertificateTemplate
 }
 
 /** A JWT authority that can sign. */
@@ -40,6 +51,8 @@ export interface JwtSigner {
   readonly keyId: string
   readonly key: SigningKey
   readonly expiresAtSeconds: number
+  /** The post-quantum key beside it, and its `kid` in the post-quantum bundle; undefined: there is none. */
+  readonly pq: { readonly keyId: string; readonly key: AlternativeKey } | undefined
 }
 
 /** Subject of every leaf, before the CommonName that a DNS name adds: C=US, O=SPIRE, as spire-server has it. */
@@ -50,14 +63,17 @@ const leafSubject: readonly NameAttribute[] = [
 
 /**
  * `key` must be the one `certificate` certifies; `above` is the path from who issued it to the root, empty when it is
- * the root itself.
+ * the root itself; `pq` the certificate of the post-quantum key beside `key`.
  *
  * @throws RangeError when the certificate has no subject key identifier to refer to.
  */
 export function newX509Signer(
   certificate: Certificate,
   key: SigningKey,
-  above: readonly Certificate[] = [],
+  {
+    above = [],
+    pq,
+  }: { readonly above?: readonly Certificate[]; readonly pq?: Certificate | undefined } = {},
 ): X509Signer {
   // Referred to by what it says of itself: a verifier compares the two extensions, whatever they were made of.
   const keyId = certificate.subjectKeyId
@@ -83,7 +99,20 @@ export function newX509Signer(
     key,
     templates: new Map([workloadProfile, agentProfile, serverProfile].map(template)),
     alternative,
+    pq: pq && alternative && newPqX509Signer(pq, alternative),
   }
+}
+
+function newPqX509Signer(certificate: Certificate, key: AlternativeKey): PqX509Signer {
+  const template = new CertificateTemplate(pqWorkloadProfile, {
+    issuer: {
+      name: certificate.subject,
+      keyId: certificate.subjectKeyId,
+      signatureAlgorithm: mlDsaAlgorithm[key.parameterSet],
+    },
+    subject: leafSubject,
+  })
+  return { certificate, key, template }
 }
 
 const constrainsNames = ({ extensions }: Certificate): boolean =>

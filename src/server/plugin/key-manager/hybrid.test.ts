@@ -12,7 +12,7 @@ const parts = () => ({
   alternatives: newAlternativeKeysInMemory(),
 })
 
-test('withAlternativeKeys() makes a key beside each of X.509 authorities, that signs and is the same when asked for', async () => {
+test('withAlternativeKeys() makes a key beside each of authorities, that signs and is the same when asked for', async () => {
   const { classical, alternatives } = parts()
   const manager = withAlternativeKeys(classical, { alternatives, parameterSet: 'ml-dsa-65' })
   const key = await manager.generateKey('x509-ca/A/1', 'ec-p256')
@@ -27,7 +27,8 @@ test('withAlternativeKeys() makes a key beside each of X.509 authorities, that s
   assert.equal(manager.key('x509-ca/A/1'), key)
   assert.deepEqual(manager.keys(), [key])
   const jwt = await manager.generateKey('jwt/A/1', 'ec-p256')
-  assert.equal(jwt.alternative, undefined)
+  assert.equal(jwt.alternative?.parameterSet, 'ml-dsa-65')
+  assert.equal((await manager.generateKey('other', 'ec-p256')).alternative, undefined)
   assert.equal(manager.status().alternativeWhere, 'memory')
 })
 

@@ -2,11 +2,11 @@ import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import type { AlternativeKeys } from './alternative-keys.ts'
 import type { AlternativeKey, KeyManager, KeyManagerStatus, SigningKey } from './key-manager.ts'
 
-/** Keys of X.509 authorities, which are the ones that have another beside them. */
-const hasAlternative = (id: string): boolean => id.startsWith('x509-ca/')
+/** Keys of authorities, which are the ones that have another beside them. */
+const hasAlternative = (id: string): boolean => /^(x509-ca|jwt)\//.test(id)
 
 /**
- * A key manager whose keys of X.509 authorities have an ML-DSA key beside them: made before them, found with them and
+ * A key manager whose keys of authorities have an ML-DSA key beside them: made before them, found with them and
  * destroyed after them, so that whatever rotates the ones rotates the others. Without a `parameterSet` none are made any
  * more, and those that are there go on.
  */

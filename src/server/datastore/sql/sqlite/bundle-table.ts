@@ -11,12 +11,17 @@ type Row = readonly [row: number, trustDomain: TrustDomain, document: string]
 
 /** How a bundle stands in its row: bytes in base64, the 64-bit number in decimal. */
 interface Document {
-  readonly x509Authorities: readonly { readonly certificate: string; readonly tainted: boolean }[]
+  readonly x509Authorities: readonly {
+    readonly certificate: string
+    readonly tainted: boolean
+    readonly pq?: string
+  }[]
   readonly jwtAuthorities: readonly {
     readonly keyId: string
     readonly publicKey: string
     readonly expiresAtSeconds: number
     readonly tainted: boolean
+    readonly pq?: { readonly keyId: string; readonly publicKey: string }
   }[]
   readonly refreshHintSeconds: number
   readonly sequenceNumber: string
@@ -94,16 +99,18 @@ const contentOf = (bundle: Bundle): string => encode({ ...bundle, sequenceNumber
 
 function encode(bundle: Bundle): string {
   const document: Document = {
-    x509Authorities: bundle.x509Authorities.map(({ certificate, tainted }) => ({
+    x509Authorities: bundle.x509Authorities.map(({ certificate, tainted, pq }) => ({
       certificate: certificate.toBase64(),
       tainted,
+      ...(pq !== undefined && { pq: pq.toBase64() }),
     })),
     jwtAuthorities: bundle.jwtAuthorities.map(
-      ({ keyId, publicKey, expiresAtSeconds, tainted }) => ({
+      ({ keyId, publicKey, expiresAtSeconds, tainted, pq }) => ({
         keyId,
         publicKey: publicKey.toBase64(),
         expiresAtSeconds,
         tainted,
+        ...(pq !== undefined && { pq: { ...pq, publicKey: pq.publicKey.toBase64() } }),
       }),
     ),
     refreshHintSeconds: bundle.refreshHintSeconds,
@@ -116,13 +123,15 @@ function decode([, trustDomain, text]: Row): Bundle {
   const document = JSON.parse(text) as Document
   return {
     trustDomain,
-    x509Authorities: document.x509Authorities.map(({ certificate, tainted }) => ({
+    x509Authorities: document.x509Authorities.map(({ certificate, tainted, pq }) => ({
       certificate: Uint8Array.fromBase64(certificate),
       tainted,
+      ...(pq !== undefined && { pq: Uint8Array.fromBase64(pq) }),
     })),
-    jwtAuthorities: document.jwtAuthorities.map((authority) => ({
+    jwtAuthorities: document.jwtAuthorities.map(({ pq, ...authority }) => ({
       ...authority,
       publicKey: Uint8Array.fromBase64(authority.publicKey),
+      ...(pq !== undefined && { pq: { ...pq, publicKey: Uint8Array.fromBase64(pq.publicKey) } }),
     })),
     refreshHintSeconds: document.refreshHintSeconds,
     sequenceNumber: BigInt(document.sequenceNumber),

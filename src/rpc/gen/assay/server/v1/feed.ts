@@ -5,6 +5,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Bundle } from "../../../spire/api/types/bundle.ts";
 import { Entry } from "../../../spire/api/types/entry.ts";
+import { PqAuthorities } from "./post_quantum.ts";
 
 export interface WatchRequest {
   /** The agent's version, for the node's record. */
@@ -40,6 +41,8 @@ export interface Update {
    * of its own. Stated in every update.
    */
   replacementSpreadSeconds: number;
+  /** The post-quantum keys beside the authorities of `bundle`; stated whenever that is. */
+  pq: PqAuthorities | undefined;
 }
 
 export interface ReportRequest {
@@ -158,6 +161,7 @@ function createBaseUpdate(): Update {
     removedFederatedTrustDomains: [],
     serverTimeMs: 0,
     replacementSpreadSeconds: 0,
+    pq: undefined,
   };
 }
 
@@ -195,6 +199,9 @@ export const Update: MessageFns<Update> = {
     }
     if (message.replacementSpreadSeconds !== 0) {
       writer.uint32(72).int32(message.replacementSpreadSeconds);
+    }
+    if (message.pq !== undefined) {
+      PqAuthorities.encode(message.pq, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -284,6 +291,14 @@ export const Update: MessageFns<Update> = {
             message.replacementSpreadSeconds = reader.int32();
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.pq = PqAuthorities.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -325,6 +340,9 @@ export const Update: MessageFns<Update> = {
     if (message.replacementSpreadSeconds !== undefined) {
       obj.replacement_spread_seconds = Math.round(message.replacementSpreadSeconds);
     }
+    if (message.pq !== undefined) {
+      obj.pq = PqAuthorities.toJSON(message.pq);
+    }
     return obj;
   },
 
@@ -344,6 +362,7 @@ export const Update: MessageFns<Update> = {
     message.removedFederatedTrustDomains = object.removedFederatedTrustDomains?.map((e) => e) || [];
     message.serverTimeMs = object.serverTimeMs ?? 0;
     message.replacementSpreadSeconds = object.replacementSpreadSeconds ?? 0;
+    message.pq = (object.pq !== undefined && object.pq !== null) ? PqAuthorities.fromPartial(object.pq) : undefined;
     return message;
   },
 };

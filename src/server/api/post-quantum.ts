@@ -1,0 +1,83 @@
+import { AssayError } from '#base/errors.ts'
+import { type Csr, parseCsr } from '#pki/csr.ts'
+import { verifyMlDsaCsr } from '#pq-crypto/ml-dsa-certificate.ts'
+import type { CallContext } from '#rpc/call.ts'
+import type { NewJWTSVIDRequest } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
+import { isPqHint } from '#spiffe/pq-hint.ts'
+import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import type { BundleCache } from '../bundle/bundle-cache.ts'
+import { agentOf } from './authorize.ts'
+import { bundleMessage } from './bundle-messages.ts'
+import { notesOf } from './call-notes.ts'
+import { malformed } from './messages.ts'
+import { pqMessage } from './pq-messages.ts'
+import {
+  authorizedEntry,
+  jwtSvidMessage,
+  newX509Batch,
+  type SvidServiceDependencies,
+} from './svid.ts'
+
+export interface PostQuantumServiceDependencies
+  extends Pick<SvidServiceDependencies, 'entries' | 'authority' | 'holdings'> {
+  readonly trustDomain: TrustDomain
+  readonly bundles: Pick<BundleCache, 'bundle'>
+}
+
+/** `assay.server.v1.PostQuantum`: SVIDs by ML-DSA alone for the entries that ask for them, and their bundle. */
+export function newPostQuantumService(dependencies: PostQuantumServiceDependencies) {
+  const { trustDomain, bundles, authority } = dependencies
+  return {
+    async getBundle() {
+      const bundle = bundles.bundle(trustDomain)
+      if (bundle === undefined) {
+        throw new AssayError('not-found', `bundle not found: ${trustDomain}`, {
+          reason: 'bundle-not-found',
+        })
+      }
+      return { bundle: bundleMessage(bundle), pq: pqMessage(bundle) }
+    },
+
+    batchNewX509SVID: newX509Batch({
+      ...dependencies,
+      check: requirePq,
+      readCsr: readPqCsr,
+      issue: (request) => authority.issuePqX509Svid(request),
+    }),
+
+    async newJWTSVID({ entryId, audience }: NewJWTSVIDRequest, context: CallContext) {
+      const entry = authorizedEntry(dependencies, agentOf(context), entryId)
+      notesOf(context).subject = entryId
+      requirePq(entry)
+      const svid = await authority.issuePqJwtSvid({
+        spiffeId: entry.spiffeId,
+        audience,
+        ttlSeconds: entry.jwtSvidTtlSeconds,
+        includeJti: entry.jwtSvidIncludeJti,
+      })
+      return { svid: jwtSvidMessage(svid, entry.hint) }
+    },
+  }
+}
+
+function requirePq({ id, hint }: RegistrationEntry): void {
+  if (isPqHint(hint)) return
+  throw new AssayError(
+    'failed-precondition',
+    `cannot issue a post-quantum SVID for entry ${id}: its hint is neither "pq" nor begins with "pq:"`,
+    { reason: 'no-pq-entry' },
+  )
+}
+
+/** @throws AssayError `invalid-argument` when it cannot be read or is not signed by the ML-DSA key it names. */
+function readPqCsr(der: Uint8Array): Csr {
+  let csr: Csr
+  try {
+    csr = parseCsr(der)
+  } catch (error) {
+    throw malformed('CSR', error)
+  }
+  verifyMlDsaCsr(csr)
+  return csr
+}
