@@ -96,7 +96,8 @@ function withTag(field: number, bytes: Uint8Array): Uint8Array {
   return copy
 }
 
-const maskKey = (mask: EntryMask): string =>
+/** A name for what a mask lets through. */
+export const maskKey = (mask: EntryMask): string =>
   Object.values(mask)
     .map((on) => (on ? '1' : '0'))
     .join('')

@@ -20,12 +20,12 @@ import type { Datastore, EntryFilter } from '../datastore/datastore.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
 import { checkEntry } from '../entry/entry-fields.ts'
 import { agentOf } from './authorize.ts'
+import { AuthorizedAnswers } from './authorized-answers.ts'
 import { answerEach, itemStatus, noted } from './batch.ts'
 import { prefixesOf } from './caller.ts'
-import { entryField, entryMessage, parseEntryFilter, parseEntryMessage } from './entry-messages.ts'
+import { entryMessage, parseEntryFilter, parseEntryMessage } from './entry-messages.ts'
 import type { Guard } from './guard.ts'
 import { malformed, masked, parsePage } from './messages.ts'
-import { joinFields } from './protobuf-fields.ts'
 import { syncAuthorizedEntries } from './sync-authorized-entries.ts'
 
 export interface EntryServiceDependencies {
@@ -40,6 +40,7 @@ export interface EntryServiceDependencies {
 /** `spire.api.server.entry.v1.Entry`: entries are administered, and told to the agents that serve them. */
 export function newEntryService(dependencies: EntryServiceDependencies) {
   const { trustDomain, datastore, entries, guard, clock, random } = dependencies
+  const answers = new AuthorizedAnswers()
 
   return {
     async countEntries({ filter }: CountEntriesRequest, context: CallContext) {
@@ -132,8 +133,7 @@ export function newEntryService(dependencies: EntryServiceDependencies) {
     },
 
     async getAuthorizedEntries({ outputMask }: GetAuthorizedEntriesRequest, context: CallContext) {
-      const authorized = entries.entriesFor(agentOf(context))
-      return new Encoded(joinFields(authorized.map((entry) => entryField(1, entry, outputMask))))
+      return new Encoded(answers.encode(entries.entriesFor(agentOf(context)), outputMask))
     },
 
     syncAuthorizedEntries: (
