@@ -92,7 +92,8 @@ export class TokenKey implements AsyncDisposable {
   async destroy(): Promise<void> {
     // A token that went away finds nothing to destroy, and says that it is done.
     await this.#client.sign(this.#key, new Uint8Array(32))
-    await this.#client.destroyKey(this.#key.label)
+    // Another ceremony may have made a key under the same label meanwhile: that one is not ours.
+    await this.#client.destroyKey(this.#key.label, this.#key.id)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -345,10 +345,10 @@ export class HsmClient implements AsyncDisposable {
     return Uint8Array.from(await process.request(frameKind.unseal, generateLimitMs, body))
   }
 
-  /** Destroys whatever on the token has that label. */
-  async destroyKey(label: string): Promise<void> {
+  /** Destroys whatever on the token has that label; with a CKA_ID, only what has that too. */
+  async destroyKey(label: string, id?: Uint8Array): Promise<void> {
     const process = this.#live()
-    await process.request(frameKind.destroy, generateLimitMs, encodeMessage({ label }))
+    await process.request(frameKind.destroy, generateLimitMs, encodeMessage({ label, id }))
     this.#keys.delete(label)
     this.#judge()
   }

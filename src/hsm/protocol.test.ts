@@ -48,7 +48,12 @@ test('every message is read as it was written', () => {
   assert.deepEqual(parseOpenRequest(encodeMessage(withSerial)), withSerial)
   const generate = { label: 'l', type: 'rsa-3072' } as const
   assert.deepEqual(parseGenerateRequest(encodeMessage(generate)), generate)
-  assert.deepEqual(parseDestroyRequest(encodeMessage({ label: 'l' })), { label: 'l' })
+  const pair = { label: 'l', id: Uint8Array.of(1) }
+  assert.deepEqual(parseDestroyRequest(encodeMessage(pair)), pair)
+  assert.deepEqual(parseDestroyRequest(encodeMessage({ label: 'l' })), {
+    label: 'l',
+    id: undefined,
+  })
   assert.deepEqual(parseKeyDescription(encodeMessage(key)), key)
   const seal = { label: 'l', context: Uint8Array.of(1), data: Uint8Array.of(2, 3) }
   assert.deepEqual(parseSealRequest(encodeSealRequest(seal)), seal)

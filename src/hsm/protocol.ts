@@ -61,6 +61,8 @@ export interface GenerateRequest {
 /** A key pair, or what there is of one, to be destroyed. */
 export interface DestroyRequest {
   readonly label: string
+  /** CKA_ID. Undefined: whatever has the label. */
+  readonly id?: Uint8Array | undefined
 }
 
 /** Something to be encrypted or decrypted with a secret key of the token. */
@@ -151,7 +153,9 @@ export function parseGenerateRequest(body: Uint8Array): GenerateRequest {
 
 /** @throws SyntaxError when `body` is not the JSON of one {@link DestroyRequest}. */
 export function parseDestroyRequest(body: Uint8Array): DestroyRequest {
-  return { label: text(parseObject(body), 'label') }
+  const fields = parseObject(body)
+  const id = optionalText(fields, 'id')
+  return { label: text(fields, 'label'), id: id === undefined ? id : Uint8Array.fromBase64(id) }
 }
 
 /** A Buffer would become something else in JSON. */

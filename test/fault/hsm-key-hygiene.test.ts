@@ -156,6 +156,26 @@ test('of two keys under one label the one whose public key is known goes on, and
   await assert.rejects(another.generateKey('k', 'ec-p256'), { code: 'already-exists' })
 })
 
+test('of two keys that are made under one label at once neither takes the other along', async () => {
+  await using hsm = await newFaultyHsm()
+  await using manager = await hsm.open()
+  // The second copy, which is the private half.
+  await hsm.misbehave('C_CopyObject linger 0 2')
+  const making = manager.generateKey('k', 'ec-p256')
+  making.catch(() => undefined)
+  await until('its making', async () => (await hsm.calls('C_CopyObject')) === 2)
+  await asOwner(hsm.token, (cryptoki, session) =>
+    makePair(cryptoki, session, { label: 'k', id: 7 }),
+  )
+  await hsm.misbehave('')
+  await assert.rejects(making, { code: 'already-exists' })
+  await asOwner(hsm.token, async (cryptoki, session) => {
+    const left = cryptoki.find(session, [{ type: ck.CKA_LABEL, value: `${prefix}k` }], 10)
+    const ids = left.map((object) => cryptoki.attributes(session, object, [ck.CKA_ID])[0]?.toHex())
+    assert.deepEqual(ids, ['07', '07'])
+  })
+})
+
 test('two keys that share a CKA_ID are not used', async () => {
   await using hsm = await newFaultyHsm()
   await asOwner(hsm.token, async (cryptoki, session) => {

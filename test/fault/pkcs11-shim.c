@@ -11,6 +11,7 @@
  *   delay MS     wait, then call the module
  *   hang         never return
  *   stall        wait until the control file says something else, then call the module
+ *   linger       call the module, then wait until the control file says something else
  *   abort        end the process as a crash does
  *   flip BIT     call the module, then flip that bit of the signature (C_Sign only)
  *   flags MASK   call the module, then set these flags of the token (C_GetTokenInfo only)
@@ -59,7 +60,22 @@ static void note(const char *name) {
   close(file);
 }
 
-/* What to do to this call. Everything but `flip` and `flags` is over when this returns. */
+/* Returns once the control file does not ask for that action any more. */
+static void wait_while(const char *action) {
+  const char *path = getenv("PKCS11_SHIM_CONTROL");
+  const struct timespec wait = {0, 5000000};
+  for (char now[32] = "";; *now = 0) {
+    FILE *control = fopen(path, "re");
+    if (control) {
+      if (fscanf(control, "%*s %31s", now) < 1) *now = 0;
+      fclose(control);
+    }
+    if (strcmp(now, action)) return;
+    nanosleep(&wait, NULL);
+  }
+}
+
+/* What to do to this call. Everything but `flip`, `flags` and `linger` is over when this returns. */
 static Fault consult(const char *name) {
   static _Atomic unsigned long calls;
   Fault fault = {0};
@@ -76,17 +92,7 @@ static Fault consult(const char *name) {
   fault.argument = strtoul(argument, NULL, 0);
   if (!strcmp(fault.action, "abort")) abort();
   if (!strcmp(fault.action, "hang")) for (;;) pause();
-  if (!strcmp(fault.action, "stall")) {
-    for (char now[32] = "";; *now = 0) {
-      const struct timespec wait = {0, 5000000};
-      if ((control = fopen(path, "re"))) {
-        if (fscanf(control, "%*s %31s", now) < 1) *now = 0;
-        fclose(control);
-      }
-      if (strcmp(now, "stall")) break;
-      nanosleep(&wait, NULL);
-    }
-  }
+  if (!strcmp(fault.action, "stall")) wait_while("stall");
   if (!strcmp(fault.action, "delay")) {
     struct timespec wait = {fault.argument / 1000, fault.argument % 1000 * 1000000};
     nanosleep(&wait, NULL);
@@ -102,7 +108,9 @@ typedef CK_ULONG W;
   static CK_RV name(W a, W b, W c, W d, W e, W f, W g, W h) {                           \
     Fault fault = consult(#name);                                                       \
     if (is(fault, "error")) return fault.argument;                                      \
-    return real.function[index](a, b, c, d, e, f, g, h);                                \
+    CK_RV result = real.function[index](a, b, c, d, e, f, g, h);                        \
+    if (is(fault, "linger")) wait_while("linger");                                      \
+    return result;                                                                      \
   }
 
 FORWARD(C_Initialize, C_INITIALIZE)

@@ -288,6 +288,32 @@ test('a ceremony that fails destroys the key that it made, or says that it canno
   assert.deepEqual(await labelsOn('online'), ['server-1'])
 })
 
+test('a ceremony that fails leaves the key alone that another one made under the same label', async () => {
+  const path = await room.write('failing', 'intermediate', intermediateLines(generated('failing')))
+  const ofLabel = ['--token-label', 'online', '--label', 'failing']
+  const fail = (what: string): void => {
+    if (!what.startsWith('signing')) return
+    execFileSync(
+      'pkcs11-tool',
+      [
+        ...['--module', room.hsm.module, '--login', '--pin', room.hsm.pin, ...ofLabel],
+        ...['--keypairgen', '--key-type', 'EC:prime256v1', '--id', '07'],
+      ],
+      { env: { ...process.env, ...room.hsm.environment }, stdio: 'ignore' },
+    )
+    throw new Error('no signing')
+  }
+  await assert.rejects(hold(path, { onStep: fail }), { message: 'no signing' })
+  const listed = await room.hsm.pkcs11Tool('--token-label', 'online', '--list-objects')
+  assert.deepEqual(
+    [...listed.matchAll(/label: +failing\s+ID: +(\S+)/g)].map(([, id]) => id),
+    ['07', '07'],
+  )
+  for (const type of ['privkey', 'pubkey']) {
+    await room.hsm.pkcs11Tool(...ofLabel, '--delete-object', '--type', type, '--id', '07')
+  }
+})
+
 test('a ceremony whose token goes away says that a key is left on it', async () => {
   const path = await room.write('lost', 'intermediate', intermediateLines(generated('lost')))
   try {

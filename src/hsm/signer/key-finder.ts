@@ -1,6 +1,7 @@
+import { Buffer } from 'node:buffer'
 import { utf8Text } from '#base/bytes.ts'
 import type { HsmKeyType } from '../key-type.ts'
-import { type Cryptoki, ck, type Handle } from './cryptoki.ts'
+import { type Attribute, type Cryptoki, ck, type Handle } from './cryptoki.ts'
 import { attributeFault, guardingAttributes, guardsOf } from './key-template.ts'
 import { readPublicKey } from './public-key.ts'
 
@@ -21,6 +22,12 @@ export interface FoundKey {
 export interface RefusedObject {
   readonly label: string
   readonly why: string
+}
+
+/** Objects on a token: every one of a label, or those that have the CKA_ID besides. */
+interface Labelled {
+  readonly label: string
+  readonly id?: Uint8Array | undefined
 }
 
 /** More private keys than any signer should share a token with. */
@@ -55,7 +62,7 @@ export class KeyFinder {
     const found: FoundKey[] = []
     const refused: RefusedObject[] = []
     for (const label of labels) {
-      for (const key of this.#pairs(session, label)) {
+      for (const key of this.#pairs(session, { label })) {
         if ('spki' in key) found.push(key)
         else refused.push(key)
       }
@@ -63,22 +70,24 @@ export class KeyFinder {
     return { found, refused }
   }
 
-  /** The only pair under that label, or why there is none to use. */
-  one(session: Handle, label: string): FoundKey | RefusedObject {
-    const [pair, ...others] = this.#pairs(session, label)
-    if (pair === undefined) return { label, why: 'nothing has this label' }
-    if (others.length > 0) return { label, why: `${others.length + 1} keys have this label` }
-    return pair
+  /** The pair of that label and CKA_ID, or why there is none to use. */
+  one(
+    session: Handle,
+    which: { readonly label: string; readonly id: Uint8Array },
+  ): FoundKey | RefusedObject {
+    const { label } = which
+    return this.#pairs(session, which)[0] ?? { label, why: 'nothing has this label and CKA_ID' }
   }
 
   /** What stands under a label, matched by CKA_ID. */
-  #pairs(session: Handle, label: string): (FoundKey | RefusedObject)[] {
+  #pairs(session: Handle, which: Labelled): (FoundKey | RefusedObject)[] {
+    const { label } = which
     const byId = new Map<string, { privateKeys: Handle[]; publicKeys: Handle[] }>()
     for (const [half, keyClass] of [
       ['privateKeys', ck.CKO_PRIVATE_KEY],
       ['publicKeys', ck.CKO_PUBLIC_KEY],
     ] as const) {
-      for (const object of this.objects(session, label, keyClass)) {
+      for (const object of this.objects(session, which, keyClass)) {
         const [id] = this.#cryptoki.attributes(session, object, [ck.CKA_ID])
         const name = id?.toHex() ?? ''
         const halves = byId.get(name) ?? { privateKeys: [], publicKeys: [] }
@@ -129,11 +138,12 @@ export class KeyFinder {
     }
   }
 
-  /** The permanent objects with exactly that label, of one class or of any. */
-  objects(session: Handle, label: string, keyClass?: number): Handle[] {
-    const template = [
+  /** The permanent objects with exactly that label, and that CKA_ID if one is given, of one class or of any. */
+  objects(session: Handle, { label, id }: Labelled, keyClass?: number): Handle[] {
+    const template: Attribute[] = [
       { type: ck.CKA_LABEL, value: label },
       { type: ck.CKA_TOKEN, value: true },
+      ...(id === undefined ? [] : [{ type: ck.CKA_ID, value: Buffer.from(id) }]),
     ]
     if (keyClass === undefined) return this.#cryptoki.find(session, template, maxObjects)
     const ofClass = [...template, { type: ck.CKA_CLASS, value: keyClass }]

@@ -112,9 +112,11 @@ export class Signer {
           const { label, type } = parseGenerateRequest(frame.body)
           return encodeMessage(await token.generate(this.#ours(label), type))
         }
-        case frameKind.destroy:
-          await token.destroy(this.#ours(parseDestroyRequest(frame.body).label))
+        case frameKind.destroy: {
+          const request = parseDestroyRequest(frame.body)
+          await token.destroy({ ...request, label: this.#ours(request.label) })
           return new Uint8Array()
+        }
         case frameKind.seal: {
           const request = parseSealRequest(frame.body)
           return await token.seal({ ...request, label: this.#ours(request.label) })

@@ -1,8 +1,15 @@
+import { equalBytes } from '#base/bytes.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
 import type { Deadlines } from '../deadlines.ts'
 import { type HsmKeyType, profileOf } from '../key-type.ts'
-import type { KeyDescription, OpenRequest, RefusedKey, SealRequest } from '../protocol.ts'
+import type {
+  DestroyRequest,
+  KeyDescription,
+  OpenRequest,
+  RefusedKey,
+  SealRequest,
+} from '../protocol.ts'
 import {
   type Cryptoki,
   ck,
@@ -139,37 +146,42 @@ export class Token {
   /** Makes a pair under a label that nothing on the token has. */
   generate(label: string, type: HsmKeyType): Promise<KeyDescription> {
     return this.#withWriteSession(async (session) => {
-      const isTaken = this.#finder.objects(session, label, ck.CKO_PRIVATE_KEY).length > 0
+      const isTaken = this.#finder.objects(session, { label }, ck.CKO_PRIVATE_KEY).length > 0
       // Public keys alone are what a crash between the two copies leaves.
-      if (!isTaken) this.#destroyAll(session, label)
-      if (this.#finder.objects(session, label).length > 0) {
+      if (!isTaken) this.#destroyAll(session, { label })
+      if (this.#finder.objects(session, { label }).length > 0) {
         throw new AssayError(
           'already-exists',
           `cannot generate key: the token has an object ${label}`,
         )
       }
+      const copied = await this.#generateByCopy(session, { label, type })
+      if (copied !== undefined) {
+        const made = this.#finder.one(session, { label, id: copied })
+        if ('spki' in made) return this.#registerAlone(session, made)
+        this.#destroyAll(session, { label, id: copied })
+      }
+      const id = this.#deps.random.bytes(20)
       try {
-        const made = (await this.#generateByCopy(session, { label, type }))
-          ? this.#finder.one(session, label)
-          : undefined
-        if (made !== undefined && 'spki' in made) return this.#register(made)
-        this.#destroyAll(session, label)
-        await this.#generateInPlace(session, { label, type })
-        const key = this.#finder.one(session, label)
-        if ('spki' in key) return this.#register(key)
+        await this.#generateInPlace(session, { label, type, id })
+        const key = this.#finder.one(session, { label, id })
+        if ('spki' in key) return this.#registerAlone(session, key)
         throw new AssayError('failed-precondition', `cannot generate key ${label}: ${key.why}`)
       } catch (error) {
-        if (failureKind(error) === 'request') this.#destroyAll(session, label)
+        if (failureKind(error) === 'request') this.#destroyAll(session, { label, id })
         throw error
       }
     })
   }
 
-  /** Destroys every object with that label; that there is none is no error. */
-  destroy(label: string): Promise<void> {
+  /** Destroys every object with that label, and with that CKA_ID if one is given; that there is none is no error. */
+  destroy(which: DestroyRequest): Promise<void> {
     return this.#withWriteSession(async (session) => {
-      for (const [ref, key] of this.#keys) if (key.label === label) this.#keys.delete(ref)
-      this.#destroyAll(session, label)
+      for (const [ref, { label, id }] of this.#keys) {
+        const isMeant = which.id === undefined || equalBytes(id, which.id)
+        if (label === which.label && isMeant) this.#keys.delete(ref)
+      }
+      this.#destroyAll(session, which)
     })
   }
 
@@ -210,45 +222,59 @@ export class Token {
    * final attributes (C_CopyObject may set CKA_TOKEN, CKA_MODIFIABLE and CKA_ID: PKCS#11 v2.40 §5.7). The private half
    * comes last, so that whatever ends this before leaves no key behind.
    *
-   * @returns false when the module does not copy keys.
+   * @returns the CKA_ID; undefined when the module does not copy keys.
    */
   async #generateByCopy(
     session: Handle,
     wanted: { label: string; type: HsmKeyType },
-  ): Promise<boolean> {
+  ): Promise<Uint8Array | undefined> {
     const cryptoki = this.#cryptoki
+    let id: Uint8Array | undefined
     try {
       const pair = await cryptoki.generateKeyPair(session, generationMechanism(wanted.type), {
         publicKey: publicKeyTemplate(wanted.type),
         privateKey: privateKeyTemplate(),
       })
-      const id = keyIdOf(readPublicKey(cryptoki, session, pair.publicKey).spki)
+      id = keyIdOf(readPublicKey(cryptoki, session, pair.publicKey).spki)
       const attributes = placementAttributes({ label: wanted.label, id })
       cryptoki.copyObject(session, pair.publicKey, attributes)
       cryptoki.copyObject(session, pair.privateKey, attributes)
-      return true
+      return id
     } catch (error) {
       if (failureKind(error) === 'token') throw error
-      return false
+      if (id !== undefined) this.#destroyAll(session, { label: wanted.label, id })
+      return undefined
     }
   }
 
   /** For modules that cannot copy: CKA_ID is random, and only ties the halves together. */
   async #generateInPlace(
     session: Handle,
-    wanted: { label: string; type: HsmKeyType },
+    wanted: { label: string; type: HsmKeyType; id: Uint8Array },
   ): Promise<void> {
-    const placement = { label: wanted.label, id: this.#deps.random.bytes(20) }
+    const placement = { label: wanted.label, id: wanted.id }
     await this.#cryptoki.generateKeyPair(session, generationMechanism(wanted.type), {
       publicKey: publicKeyTemplate(wanted.type, placement),
       privateKey: privateKeyTemplate(placement),
     })
   }
 
-  #destroyAll(session: Handle, label: string): void {
-    for (const object of this.#finder.objects(session, label)) {
+  #destroyAll(session: Handle, which: DestroyRequest): void {
+    for (const object of this.#finder.objects(session, which)) {
       this.#cryptoki.destroyObject(session, object)
     }
+  }
+
+  /** @throws AssayError `already-exists` when somebody else made a key of that label meanwhile: ours goes, theirs stays. */
+  #registerAlone(session: Handle, key: FoundKey): KeyDescription {
+    const { label, id } = key
+    const isAlone = this.#finder.objects(session, { label }, ck.CKO_PRIVATE_KEY).length === 1
+    if (isAlone) return this.#register(key)
+    this.#destroyAll(session, { label, id })
+    throw new AssayError(
+      'already-exists',
+      `cannot generate key: another one with the label ${label} was made meanwhile`,
+    )
   }
 
   #register(key: FoundKey): KeyDescription {
