@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { access, open, rename, stat, unlink } from 'node:fs/promises'
+import { access, link, open, stat, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { AssayError, messageOf } from '#base/errors.ts'
 
@@ -22,22 +22,30 @@ export async function checkOutputs(paths: readonly string[]): Promise<void> {
   }
 }
 
-/** Writes all files, durably, or none: whoever finds one of them finds it whole. */
+/**
+ * Writes all files, durably, or none: whoever finds one of them finds it whole. What is there is never replaced.
+ *
+ * @throws AssayError `unavailable`, reason `ceremony-output`.
+ */
 export async function writeOutputs(files: ReadonlyMap<string, Uint8Array>): Promise<void> {
   const temporary = (path: string): string => `${path}.new`
   /** What is there by our doing: what stood in the way stays. */
   const made = new Set<string>()
   try {
     for (const [path, content] of files) {
-      await using file = await open(temporary(path), 'wx', 0o644)
-      made.add(temporary(path))
-      await file.writeFile(content)
-      await file.sync()
+      await create(temporary(path), content, made)
     }
-    for (const path of files.keys()) {
-      await rename(temporary(path), path)
+    for (const [path, content] of files) {
+      try {
+        await link(temporary(path), path)
+        made.add(path)
+      } catch (error) {
+        // FAT, on a memory stick, has no links; a name that is taken is refused here too.
+        if (!hasNoLinks(error)) throw error
+        await create(path, content, made)
+      }
+      await unlink(temporary(path))
       made.delete(temporary(path))
-      made.add(path)
     }
     for (const folder of new Set([...files.keys()].map((path) => dirname(path)))) {
       await using handle = await open(folder, constants.O_RDONLY | constants.O_DIRECTORY)
@@ -55,6 +63,16 @@ export async function writeOutputs(files: ReadonlyMap<string, Uint8Array>): Prom
     })
   }
 }
+
+async function create(path: string, content: Uint8Array, made: Set<string>): Promise<void> {
+  await using file = await open(path, 'wx', 0o644)
+  made.add(path)
+  await file.writeFile(content)
+  await file.sync()
+}
+
+const hasNoLinks = (error: unknown): boolean =>
+  ['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'].includes(String((error as { code?: unknown }).code))
 
 async function exists(path: string): Promise<boolean> {
   try {
