@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { equalBytes, utf8Bytes } from '#base/bytes.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import { type Certificate, parseCertificate, verifyCertificateSignature } from '#pki/certificate.ts'
-import { parseCeremonyFile } from './ceremony-file.ts'
+import { type CeremonyFile, parseCeremonyFile, type TokenSettings } from './ceremony-file.ts'
 import { lintCaCertificate } from './lints.ts'
 import { hasSigned } from './operators.ts'
 import { draftFor, planCeremony, refuseFindings, sha256 } from './plan.ts'
@@ -93,7 +93,7 @@ function verified(
   if (of.certificate !== undefined && !equalBytes(of.certificate, certificate.raw)) {
     throw wrong('the certificate that was handed over is another one')
   }
-  checkGuards(transcript)
+  checkTokens(transcript, ceremony)
 
   const { required, public_keys } = ceremony.operators
   if (operators.required !== required) throw wrong('the file wants other operators')
@@ -123,13 +123,34 @@ const guarded: readonly (readonly [string, boolean])[] = [
   ['CKA_MODIFIABLE', false],
 ]
 
-function checkGuards({ key, issuer }: Transcript): void {
-  if (key.made && key.on_token === undefined) throw wrong('it does not say where the key is')
-  for (const facts of [key.on_token, issuer?.on_token]) {
-    if (facts === undefined) continue
-    for (const [name, value] of guarded) {
-      if (facts.attributes.get(name) !== value)
-        throw wrong(`${name} of ${facts.label} is not ${value}`)
+/** Each key that the file places on a token is said to be there, under that label, and guarded; and no other. */
+function checkTokens({ key, issuer }: Transcript, ceremony: CeremonyFile): void {
+  const isOnToken = ceremony.key.kind === 'generate' || ceremony.key.kind === 'existing'
+  checkToken(key.on_token, isOnToken ? ceremony.key : undefined)
+  checkToken(issuer?.on_token, ceremony.issuer)
+}
+
+function checkToken(
+  facts: Transcript['key']['on_token'],
+  meant: Pick<TokenSettings, 'token_label' | 'token_serial' | 'label'> | undefined,
+): void {
+  if (meant === undefined) {
+    if (facts !== undefined) throw wrong(`the file does not place ${facts.label} on a token`)
+    return
+  }
+  if (facts === undefined) throw wrong('it does not say where the key is')
+  const isMeant =
+    facts.label === meant.label &&
+    facts.token_label === meant.token_label &&
+    (meant.token_serial ?? facts.token_serial) === facts.token_serial
+  if (!isMeant) {
+    throw wrong(
+      `${facts.label} on token ${facts.token_label} (${facts.token_serial}) is not the key of the file`,
+    )
+  }
+  for (const [name, value] of guarded) {
+    if (facts.attributes.get(name) !== value) {
+      throw wrong(`${name} of ${facts.label} is not ${value}`)
     }
   }
 }

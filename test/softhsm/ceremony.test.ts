@@ -345,7 +345,7 @@ test('a ceremony whose token goes away says that a key is left on it', async () 
 interface Document {
   file: { text: string; sha256: string }
   key: { made: boolean; on_token?: { attributes: Record<string, boolean> } }
-  issuer?: { certificate: string }
+  issuer?: { certificate: string; on_token: object }
   operators: { required: number; signing: Record<string, string> }
   planned_tbs_sha256: string
   tbs: string
@@ -422,6 +422,29 @@ const forgeries: readonly (readonly [string, RegExp, Edit])[] = [
     /CKA_EXTRACTABLE of server-1/,
     (t) => void Object.assign(t.key.on_token?.attributes ?? {}, { CKA_EXTRACTABLE: true }),
   ],
+  [
+    'a key of another token',
+    /server-1 on token elsewhere .* is not the key of the file/,
+    (t) => void Object.assign(t.key.on_token ?? {}, { token_label: 'elsewhere' }),
+  ],
+  [
+    'a key of another label',
+    /other on token online .* is not the key of the file/,
+    (t) => void Object.assign(t.key.on_token ?? {}, { label: 'other' }),
+  ],
+  [
+    'another key of the issuer',
+    /root-1 on token elsewhere .* is not the key of the file/,
+    (t) => void Object.assign(t.issuer?.on_token ?? {}, { token_label: 'elsewhere' }),
+  ],
+  [
+    'a token of another serial number',
+    /server-1 on token online .* is not the key of the file/,
+    ({ file }) => {
+      file.text = file.text.replace('token_label: online', 'token_label: online, token_serial: "0"')
+      file.sha256 = sha256(utf8Bytes(file.text))
+    },
+  ],
   ['an unknown member', /unknown key/, (t) => void Object.assign(t, { more: 1 })],
   [
     'an operator of no file',
@@ -446,6 +469,22 @@ test('verifyTranscript() refuses whatever does not hang together, even when oper
       what,
     )
   }
+})
+
+test('verifyTranscript() refuses a token where the file has a public key alone', async () => {
+  const transcript = other('csr')
+  const { on_token } = other('server').key
+  Object.assign(transcript.key, { on_token })
+  const document = utf8Bytes(JSON.stringify(transcript))
+  assert.throws(
+    () =>
+      verifyTranscript(document, {
+        path: room.at('csr.json'),
+        signatures: new Map(),
+        certificate: undefined,
+      }),
+    { reason: 'transcript-wrong', message: /the file does not place server-1 on a token/ },
+  )
 })
 
 test('verifyTranscript() refuses signatures that are missing, of another, or over another document', async () => {
