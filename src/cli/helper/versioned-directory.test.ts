@@ -17,7 +17,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import process from 'node:process'
 import { after, test } from 'node:test'
 import { utf8Bytes } from '#base/bytes.ts'
@@ -30,6 +30,11 @@ after(() => rmSync(base, { recursive: true }))
 
 let made = 0
 const newDirectory = (): string => join(base, String(++made))
+const newPlace = (): string => {
+  const path = newDirectory()
+  mkdirSync(path)
+  return path
+}
 const nobodyElse: Ownership = { uid: undefined, gid: undefined }
 const open = (path: string, layout: 'versions' | 'plain' = 'versions', ownership = nobodyElse) =>
   VersionedDirectory.open(path, { layout, ownership, random: new SystemRandom() })
@@ -141,6 +146,40 @@ test('VersionedDirectory.open() refuses a directory in which others could put li
     reason: 'directory-not-own',
     message: /belongs to user 65534/,
   })
+})
+
+test('VersionedDirectory.open() refuses a directory on whose way others could put another one', async () => {
+  const parent = newDirectory()
+  mkdirSync(join(parent, 'certs'), { recursive: true })
+  chmodSync(parent, 0o777)
+  await assert.rejects(open(join(parent, 'certs')), {
+    reason: 'directory-not-own',
+    message: new RegExp(`mode 0777 of ${parent} lets others`),
+  })
+  const link = join(newDirectory(), 'link')
+  mkdirSync(dirname(link))
+  symlinkSync(join(parent, 'certs'), link)
+  await assert.rejects(open(link), { reason: 'directory-not-own' }, 'where the link leads')
+  chmodSync(parent, 0o1777)
+  await open(join(parent, 'certs'))
+  chmodSync(parent, 0o755)
+  chmodSync(dirname(link), 0o777)
+  await assert.rejects(open(link), { reason: 'directory-not-own' }, 'where the link is')
+})
+
+test('VersionedDirectory.replace() writes no version where somebody has put a link, or may write', async () => {
+  for (const prepare of [
+    (versions: string) => symlinkSync(newPlace(), versions),
+    (versions: string) => {
+      mkdirSync(versions)
+      chmodSync(versions, 0o777)
+    },
+  ]) {
+    const path = newPlace()
+    prepare(join(path, '.versions'))
+    const directory = await open(path)
+    await assert.rejects(directory.replace([key('1')]), { reason: 'directory-not-own' })
+  }
 })
 
 /** Reads both files of the version that `current` leads to, over and over; says how often, and how often they differed. */

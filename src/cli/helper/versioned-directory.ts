@@ -8,13 +8,14 @@ import {
   readdir,
   readFile,
   readlink,
+  realpath,
   rename,
   rm,
   stat,
   symlink,
   unlink,
 } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { equalBytes } from '#base/bytes.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
@@ -39,6 +40,9 @@ export interface VersionedDirectoryOptions {
   readonly ownership: Ownership
   readonly random: Random
 }
+
+/** The sticky bit, inode(7). */
+const stickyMode = 0o1000
 
 /** Holds every version there is, the present one among them. */
 const versionsName = '.versions'
@@ -119,6 +123,14 @@ export class VersionedDirectory {
   async #replaceVersion(files: readonly VersionFile[]): Promise<void> {
     const versions = join(this.#directory, versionsName)
     await makeDirectory(versions)
+    if ((await lstat(versions)).isSymbolicLink()) {
+      throw new AssayError(
+        'failed-precondition',
+        `cannot write files into ${versions}: it is a link; remove it`,
+        { reason: 'directory-not-own' },
+      )
+    }
+    await requireOwn(versions)
     const before = await this.#presentVersion()
     const version = this.#options.random.bytes(8).toHex()
     const path = join(versions, version)
@@ -241,22 +253,40 @@ async function makeDirectory(directory: string): Promise<void> {
   }
 }
 
-/** Who could put a link there would have files written wherever the link leads. */
+/**
+ * Who could put a link there, or in the place of a directory on the way there, would have files written wherever the
+ * link leads.
+ */
 async function requireOwn(directory: string): Promise<void> {
-  const { uid, mode } = await stat(directory)
-  const self = process.geteuid?.()
   const refuse = (why: string): never => {
     throw new AssayError('failed-precondition', `cannot write files into ${directory}: ${why}`, {
       reason: 'directory-not-own',
     })
   }
-  if (uid !== self && uid !== 0) {
-    refuse(`it belongs to user ${uid}: run the helper as that user, or chown ${self} ${directory}`)
+  const self = process.geteuid?.()
+  // Where it is, and where it was said to be: a link on that way is as good as its directory.
+  const places = [directory, await realpath(directory)]
+  for (const one of new Set(places.flatMap((place) => [place, ...above(place)]))) {
+    const { uid, mode } = await stat(one)
+    const isItself = places.includes(one)
+    const it = isItself ? 'it' : one
+    if (uid !== self && uid !== 0) {
+      const remedy = isItself ? `, or chown ${self} ${one}` : ''
+      refuse(`${it} belongs to user ${uid}: run the helper as that user${remedy}`)
+    }
+    // In a directory like /tmp nobody can put anything in the place of what is another's.
+    const isSticky = !isItself && (mode & stickyMode) !== 0
+    if ((mode & 0o022) !== 0 && !isSticky) {
+      const octal = (mode & 0o777).toString(8).padStart(4, '0')
+      refuse(`the mode ${octal} of ${one} lets others write there: chmod go-w ${one}`)
+    }
   }
-  if ((mode & 0o022) !== 0) {
-    const octal = (mode & 0o777).toString(8).padStart(4, '0')
-    refuse(`its mode ${octal} lets others write there: chmod go-w ${directory}`)
-  }
+}
+
+/** The directories that a path leads through, the root last. */
+function above(path: string): string[] {
+  const parent = dirname(path)
+  return parent === path ? [] : [parent, ...above(parent)]
 }
 
 async function giveTo(file: FileHandle, path: string, { uid, gid }: Ownership): Promise<void> {
