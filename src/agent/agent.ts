@@ -5,6 +5,10 @@ import { runTasks } from '#base/tasks.ts'
 import { version } from '#base/version.ts'
 import { changedKeys } from '#config/changed-keys.ts'
 import type { Notifier } from '#host/notify.ts'
+import { parseCertificate } from '#pki/certificate.ts'
+import { type MlDsaParameterSet, parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
+import { pqBundle } from '#spiffe/pq-bundle.ts'
 import { Health } from '#telemetry/health.ts'
 import type { ProcessLog } from '#telemetry/log.ts'
 import { Metrics } from '#telemetry/metrics.ts'
@@ -194,6 +198,7 @@ async function openParts(
         status.serverPq = pq
       },
       workloadKeyType: config.workload_x509_svid_key_type,
+      pqParameterSet: () => newestParameterSet(identities.ownBundle),
       syncInterval: Temporal.Duration.from({ seconds: config.sync_interval }),
       agentVersion: version,
       clock,
@@ -269,6 +274,13 @@ async function openParts(
     health,
     metricsPort,
   }
+}
+
+/** Of the newest post-quantum authority: what the trust domain is going over to. */
+function newestParameterSet(own: Bundle | undefined): MlDsaParameterSet {
+  const newest = own && pqBundle(own).x509Authorities.at(-1)
+  if (newest === undefined) return 'ml-dsa-44'
+  return parseMlDsaPublicKey(parseCertificate(newest.certificate).publicKey).parameterSet
 }
 
 const workloadAttestors = (

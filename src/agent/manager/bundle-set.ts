@@ -10,6 +10,8 @@ export class BundleSet {
   #own: Bundle | undefined
   #trust: ReadonlyMap<string, AuthorityTrust> = new Map()
   #keyTrust: ReadonlyMap<string, AuthorityTrust> = new Map()
+  /** Ids of post-quantum authorities, and those of the classical ones they are beside. */
+  #classicalIds: ReadonlyMap<string, string> = new Map()
   readonly #federated = new Map<TrustDomain, Bundle>()
 
   get own(): Bundle | undefined {
@@ -25,8 +27,15 @@ export class BundleSet {
     if (this.#own !== undefined && isSameBundle(this.#own, bundle)) return false
     this.#own = bundle
     this.#trust = x509Trust(bundle)
+    this.#classicalIds = new Map(
+      bundle.x509Authorities.flatMap(({ certificate, pq }) =>
+        pq === undefined ? [] : [[authorityIdOf(pq), authorityIdOf(certificate)]],
+      ),
+    )
     this.#keyTrust = new Map(
-      bundle.jwtAuthorities.map(({ keyId, tainted }) => [keyId, trustWord(tainted)]),
+      bundle.jwtAuthorities.flatMap(({ keyId, tainted, pq }) =>
+        [keyId, ...(pq === undefined ? [] : [pq.keyId])].map((id) => [id, trustWord(tainted)]),
+      ),
     )
     return true
   }
@@ -47,6 +56,11 @@ export class BundleSet {
   /** What the own bundle says of an authority, by the id that {@link issuerIdOf} gave. */
   trustOf(authorityId: string): AuthorityTrust {
     return this.#trust.get(authorityId) ?? 'unknown'
+  }
+
+  /** The authority that a post-quantum one is beside; any other itself. */
+  classicalIdOf(authorityId: string): string {
+    return this.#classicalIds.get(authorityId) ?? authorityId
   }
 
   /** What the own bundle says of a JWT authority, by its `kid`. */
@@ -75,6 +89,7 @@ export class BundleSet {
     this.#own = undefined
     this.#trust = new Map()
     this.#keyTrust = new Map()
+    this.#classicalIds = new Map()
     this.#federated.clear()
   }
 }
@@ -86,10 +101,12 @@ export function x509Trust(bundle: Bundle): ReadonlyMap<string, AuthorityTrust> {
   const known = trusts.get(bundle)
   if (known !== undefined) return known
   const trust = new Map(
-    bundle.x509Authorities.map(({ certificate, tainted }) => [
-      authorityIdOf(certificate),
-      trustWord(tainted),
-    ]),
+    bundle.x509Authorities.flatMap(({ certificate, tainted, pq }) =>
+      [certificate, ...(pq === undefined ? [] : [pq])].map((der) => [
+        authorityIdOf(der),
+        trustWord(tainted),
+      ]),
+    ),
   )
   trusts.set(bundle, trust)
   return trust
@@ -105,6 +122,10 @@ function authorityIdOf(certificate: Uint8Array): string {
   return (named ?? subjectKeyId(publicKey)).toHex()
 }
 
+function isSameKey(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
+  return a === undefined || b === undefined ? a === b : equalBytes(a, b)
+}
+
 function isSameBundle(a: Bundle, b: Bundle): boolean {
   return (
     a.sequenceNumber === b.sequenceNumber &&
@@ -116,7 +137,8 @@ function isSameBundle(a: Bundle, b: Bundle): boolean {
       return (
         other !== undefined &&
         held.tainted === other.tainted &&
-        equalBytes(held.certificate, other.certificate)
+        equalBytes(held.certificate, other.certificate) &&
+        isSameKey(held.pq, other.pq)
       )
     }) &&
     a.jwtAuthorities.every((held, i) => {
@@ -125,7 +147,8 @@ function isSameBundle(a: Bundle, b: Bundle): boolean {
         other !== undefined &&
         held.tainted === other.tainted &&
         held.keyId === other.keyId &&
-        equalBytes(held.publicKey, other.publicKey)
+        equalBytes(held.publicKey, other.publicKey) &&
+        isSameKey(held.pq?.publicKey, other.pq?.publicKey)
       )
     })
   )

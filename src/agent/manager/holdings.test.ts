@@ -4,19 +4,25 @@ import { authorityUses, type Holdings, isSameReport } from './holdings.ts'
 
 const svid = (authorityId: string, expiresAtMs: number) => ({ authorityId, expiresAtMs })
 
-test('authorityUses() counts each SVID once, and gives the last expiry of each authority', () => {
+/** `b+` is counted as `b`. */
+const at = (nowMs: number) => ({ nowMs, nameOf: (id: string) => id.replace('+', '') })
+
+test('authorityUses() counts each SVID once, by the name of its authority, and gives the last expiry', () => {
   const shared = svid('b', 20)
   assert.deepEqual(
-    authorityUses([shared, svid('a', 10), shared, svid('b', 30), svid('b', 25)], 0),
+    authorityUses(
+      [shared, svid('a', 10), shared, svid('b', 30), svid('b', 25), svid('b+', 5)],
+      at(0),
+    ),
     [
       { authorityId: 'a', svids: 1, expiresAtMs: 10 },
-      { authorityId: 'b', svids: 3, expiresAtMs: 30 },
+      { authorityId: 'b', svids: 4, expiresAtMs: 30 },
     ],
   )
 })
 
 test('authorityUses() leaves out what has expired', () => {
-  assert.deepEqual(authorityUses([svid('a', 10), svid('b', 11)], 10), [
+  assert.deepEqual(authorityUses([svid('a', 10), svid('b', 11)], at(10)), [
     { authorityId: 'b', svids: 1, expiresAtMs: 11 },
   ])
 })

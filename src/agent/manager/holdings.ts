@@ -37,18 +37,19 @@ export function isSameReport(a: Holdings, b: Holdings): boolean {
   )
 }
 
-/** The use of each authority by `svids`, each counted once however often it comes. Expired ones are no use. */
+/** The use of each authority, by the name that `nameOf` gives it, by `svids`, each counted once however often it comes. Expired ones are no use. */
 export function authorityUses(
   svids: Iterable<Pick<X509Svid, 'authorityId' | 'expiresAtMs'>>,
-  nowMs: number,
+  { nowMs, nameOf }: { readonly nowMs: number; readonly nameOf: (authorityId: string) => string },
 ): readonly AuthorityUse[] {
   const uses = new Map<string, { svids: number; expiresAtMs: number }>()
   for (const { authorityId, expiresAtMs } of new Set(svids)) {
     if (expiresAtMs <= nowMs) continue
-    const use = uses.get(authorityId) ?? { svids: 0, expiresAtMs: 0 }
+    const name = nameOf(authorityId)
+    const use = uses.get(name) ?? { svids: 0, expiresAtMs: 0 }
     use.svids += 1
     use.expiresAtMs = Math.max(use.expiresAtMs, expiresAtMs)
-    uses.set(authorityId, use)
+    uses.set(name, use)
   }
   return [...uses]
     .map(([authorityId, use]) => ({ authorityId, ...use }))

@@ -75,6 +75,8 @@ class Bench implements AsyncDisposable {
           const expiresAtSeconds = nowSeconds + 300
           return { token: `of ${keyId}`, keyId, issuedAtSeconds: nowSeconds, expiresAtSeconds }
         },
+        pqX509Signer: { sign: (entries) => this.#sign(entries) },
+        issuePqJwtSvid: () => Promise.reject(new AssayError('internal', 'not asked for')),
         fetchBundle: async () => this.current,
       },
       onOwnBundle: (each) => this.learnt.push(each),

@@ -2,6 +2,7 @@ import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
+import { runTasks } from '#base/tasks.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import type { Selector } from '#spiffe/selector.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
@@ -9,47 +10,32 @@ import { type AgentEntry, isSameRevision } from './agent-entry.ts'
 import { BundleSet, x509Trust } from './bundle-set.ts'
 import { Deliveries, type Delivery, type Reader, type Verifies } from './deliveries.ts'
 import { type Entitlement, Entitlements } from './entitlements.ts'
-import { withUniqueHints } from './hints.ts'
 import { authorityUses, type Holdings } from './holdings.ts'
 import { type JwtSvid, JwtSvidCache } from './jwt-svid-cache.ts'
+import { PqIdentities } from './pq-identities.ts'
 import { ProgramSelectors } from './program-selectors.ts'
 import { ReplacementSpread } from './replacement-spread.ts'
+import type { ServedIdentities } from './served-identities.ts'
 import type { Update } from './update.ts'
 import type { AuthorityTrust, X509Signer, X509Svid } from './x509-svid.ts'
 import { X509SvidCache } from './x509-svid-cache.ts'
+import { type X509View, x509View } from './x509-view.ts'
+
+type IssueJwtSvid = (
+  request: { readonly entryId: string; readonly audience: readonly string[] },
+  signal: AbortSignal,
+) => Promise<JwtSvid>
 
 /** What the server does for identities. */
 export interface Issuer {
   readonly x509Signer: X509Signer
-  issueJwtSvid(
-    request: { readonly entryId: string; readonly audience: readonly string[] },
-    signal: AbortSignal,
-  ): Promise<JwtSvid>
-  /** The own trust domain's bundle as it is now. */
+  readonly issueJwtSvid: IssueJwtSvid
+  /** The same for ML-DSA keys, signed by ML-DSA alone. */
+  readonly pqX509Signer: X509Signer
+  readonly issuePqJwtSvid: IssueJwtSvid
+  /** The own trust domain's bundle as it is now, with its post-quantum part. */
   fetchBundle(signal: AbortSignal): Promise<Bundle>
 }
-
-/** An identity as it is given to a workload. */
-export interface HeldIdentity {
-  readonly entry: AgentEntry
-  readonly svid: X509Svid
-}
-
-/** What there is to give to the holder of an entitlement. */
-export type X509View =
-  /** No entry matches. */
-  | { readonly state: 'none' }
-  /** Nothing can be given yet, but soon. */
-  | { readonly state: 'pending' }
-  /** Nothing can be given, and who knows when. */
-  | { readonly state: 'unavailable'; readonly error: AssayError }
-  | {
-      readonly state: 'ready'
-      /** In the order of entry ids; at least one, none expired, each of an authority in `bundle`. */
-      readonly identities: readonly HeldIdentity[]
-      readonly bundle: Bundle
-      readonly federated: readonly Bundle[]
-    }
 
 export interface IdentitiesOptions {
   readonly issuer: Issuer
@@ -65,7 +51,9 @@ export interface IdentitiesOptions {
 }
 
 /** Everything the agent serves: the entries, the bundles and the SVIDs, kept as the server last told. */
-export class Identities {
+export class Identities implements ServedIdentities {
+  /** Those that are post-quantum. */
+  readonly pq: PqIdentities
   readonly #issuer: Issuer
   readonly #onOwnBundle: (bundle: Bundle) => void
   readonly #onHoldings: () => void
@@ -87,29 +75,37 @@ export class Identities {
     this.#clock = clock
     this.#deliveries = new Deliveries({ onChanged: options.onHoldings, clock, log })
     this.#spread = new ReplacementSpread({ clock, random })
-    this.#x509 = new X509SvidCache({
-      signer: issuer.x509Signer,
-      trustOf: (id) => this.#bundles.trustOf(id),
-      refreshBundle: (signal) => this.#refreshBundle(signal),
-      untilKnown: (ids, signal) => this.#untilX509Known(ids, signal),
-      replaceAtMs: (id) => this.replaceAtMs(id),
-      onChanged: (ids) => {
-        this.#entitlements.touchEntries(ids)
-        this.#holdingsChanged()
-      },
-      isInUse: (id) => this.#entitlements.isInUse(id),
-      maxSize: options.x509SvidCacheMaxSize,
-      clock,
-      random,
-      log,
-    })
-    this.#jwt = new JwtSvidCache({
-      issue: (request, signal) => this.#issueJwtSvid(request, signal),
-      trustOf: (keyId) => this.#bundles.trustOfKey(keyId),
-      maxSize: options.jwtSvidCacheMaxSize,
-      clock,
-      random,
-      log,
+    const newX509Cache = (signer: X509Signer): X509SvidCache =>
+      new X509SvidCache({
+        signer,
+        trustOf: (id) => this.#bundles.trustOf(id),
+        refreshBundle: (signal) => this.#refreshBundle(signal),
+        untilKnown: (ids, signal) => this.#untilX509Known(ids, signal),
+        replaceAtMs: (id) => this.replaceAtMs(this.#bundles.classicalIdOf(id)),
+        onChanged: (ids) => {
+          this.#entitlements.touchEntries(ids)
+          this.#holdingsChanged()
+        },
+        isInUse: (id) => this.#entitlements.isInUse(id),
+        maxSize: options.x509SvidCacheMaxSize,
+        clock,
+        random,
+        log,
+      })
+    const newJwtCache = (issue: IssueJwtSvid): JwtSvidCache =>
+      new JwtSvidCache({
+        issue: (request, signal) => this.#issueJwtSvid(issue, request, signal),
+        trustOf: (keyId) => this.#bundles.trustOfKey(keyId),
+        maxSize: options.jwtSvidCacheMaxSize,
+        clock,
+        random,
+        log,
+      })
+    this.#x509 = newX509Cache(issuer.x509Signer)
+    this.#jwt = newJwtCache((request, signal) => issuer.issueJwtSvid(request, signal))
+    this.pq = new PqIdentities(this, {
+      x509: newX509Cache(issuer.pqX509Signer),
+      jwt: newJwtCache((request, signal) => issuer.issuePqJwtSvid(request, signal)),
     })
   }
 
@@ -125,6 +121,14 @@ export class Identities {
 
   get bundles(): BundleSet {
     return this.#bundles
+  }
+
+  get ownBundle(): Bundle | undefined {
+    return this.#bundles.own
+  }
+
+  entriesOf({ entries }: Entitlement): readonly AgentEntry[] {
+    return entries
   }
 
   get entries(): Iterable<AgentEntry> {
@@ -143,7 +147,7 @@ export class Identities {
   } {
     return {
       entries: this.#entitlements.size,
-      x509Svids: this.#x509.size,
+      x509Svids: this.#x509.size + this.pq.size,
       jwtSvids: this.#jwt.size,
     }
   }
@@ -167,11 +171,20 @@ export class Identities {
   holdings(own: Pick<X509Svid, 'authorityId' | 'expiresAtMs'> | undefined): Holdings {
     const { sequenceNumber, svids, lapsesAtMs } = this.#deliveries.survey()
     const held = this.#bundles.own?.sequenceNumber ?? 0n
-    const all = [...this.#x509.svids(), ...svids, ...(own === undefined ? [] : [own])]
+    const all = [
+      ...this.#x509.svids(),
+      ...this.pq.svids(),
+      ...svids,
+      ...(own === undefined ? [] : [own]),
+    ]
     return {
       bundleSequenceNumber:
         sequenceNumber !== undefined && sequenceNumber < held ? sequenceNumber : held,
-      authorities: authorityUses(all, this.#clock.now().epochMilliseconds),
+      authorities: authorityUses(all, {
+        nowMs: this.#clock.now().epochMilliseconds,
+        // The server counts by the authorities that rotate, and a post-quantum one goes with its classical one.
+        nameOf: (id) => this.#bundles.classicalIdOf(id),
+      }),
       againAtMs: lapsesAtMs,
     }
   }
@@ -200,11 +213,13 @@ export class Identities {
     }
     for (const id of removedIds) {
       this.#x509.deleteEntry(id)
+      this.pq.deleteEntry(id)
       this.#programSelectors.delete(id)
     }
     for (const entry of changed) {
       this.#programSelectors.set(entry)
       if (!entry.storeSvid) this.#x509.setEntry(entry)
+      this.pq.setEntry(entry)
     }
     if (ownChanged) this.#authoritiesChanged()
     if (ownChanged || removedIds.size > 0) this.#pruneTokens(removedIds)
@@ -224,6 +239,7 @@ export class Identities {
     this.#isSynchronized = false
     this.#x509.clear()
     this.#jwt.clear()
+    this.pq.clear()
     this.#bundles.clear()
     const removedIds = [...this.#entitlements.entries].map((entry) => entry.id)
     for (const id of removedIds) this.#programSelectors.delete(id)
@@ -250,27 +266,11 @@ export class Identities {
   }
 
   x509View(entitlement: Entitlement): X509View {
-    const { own } = this.#bundles
-    if (entitlement.entries.length === 0) return { state: 'none' }
-    if (own === undefined) return { state: 'pending' }
-    const identities: HeldIdentity[] = []
-    let error: AssayError | undefined
-    for (const entry of withUniqueHints(entitlement.entries)) {
-      const held = this.#x509.stateOf(entry.id)
-      if (held.state === 'held') identities.push({ entry, svid: held.svid })
-      // A workload does not lose an identity for the moment in which it is signed anew.
-      else if (held.state === 'pending' && held.isReplacement) return { state: 'pending' }
-      else if (held.state === 'refused' || held.state === 'unavailable') error ??= held.error
-    }
-    if (identities.length > 0) {
-      return {
-        state: 'ready',
-        identities,
-        bundle: own,
-        federated: this.federatedOf(identities.map(({ entry }) => entry)),
-      }
-    }
-    return error === undefined ? { state: 'pending' } : { state: 'unavailable', error }
+    return x509View(entitlement.entries, {
+      own: this.#bundles.own,
+      stateOf: (id) => this.#x509.stateOf(id),
+      federatedOf: (entries) => this.federatedOf(entries),
+    })
   }
 
   /** When the X.509-SVID of an entry expires, Unix time in seconds; zero: none is held. */
@@ -302,10 +302,11 @@ export class Identities {
   /** The server is back: what waits for another attempt is tried at once. */
   retryNow(): void {
     this.#x509.retryNow()
+    this.pq.retryNow()
   }
 
   run(signal: AbortSignal): Promise<void> {
-    return this.#x509.run(signal)
+    return runTasks(signal, [(s) => this.#x509.run(s), (s) => this.pq.run(s)])
   }
 
   /**
@@ -325,6 +326,7 @@ export class Identities {
   #authoritiesChanged(): void {
     this.#spread.keepOnly((id) => this.#bundles.trustOf(id) === 'tainted')
     this.#x509.authoritiesChanged()
+    if (this.#bundles.own !== undefined) this.pq.authoritiesChanged(this.#bundles.own)
   }
 
   #holdingsChanged(): void {
@@ -349,6 +351,7 @@ export class Identities {
   /** Tokens live on in no cache once their key is tainted or revoked, or their entry gone. */
   #pruneTokens(removedIds: ReadonlySet<string>): void {
     this.#jwt.prune((entryId) => removedIds.has(entryId))
+    this.pq.pruneTokens((entryId) => removedIds.has(entryId))
   }
 
   async #untilX509Known(authorityIds: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
@@ -361,12 +364,13 @@ export class Identities {
 
   /** No token is given out before verifiers know its key, and none of a key that was tainted on its way here. */
   async #issueJwtSvid(
+    issue: IssueJwtSvid,
     request: { readonly entryId: string; readonly audience: readonly string[] },
     signal: AbortSignal,
   ): Promise<JwtSvid> {
     const trustOf = (keyId: string): AuthorityTrust => this.#bundles.trustOfKey(keyId)
     for (let attempt = 1; ; attempt += 1) {
-      const svid = await this.#issuer.issueJwtSvid(request, signal)
+      const svid = await issue(request, signal)
       if (trustOf(svid.keyId) === 'unknown') await this.#refreshBundle(signal)
       if (trustOf(svid.keyId) !== 'unknown') await this.#untilKeyKnown(svid.keyId, signal)
       const trust = trustOf(svid.keyId)
@@ -381,7 +385,8 @@ export class Identities {
   }
 
   async #untilKeyKnown(keyId: string, signal: AbortSignal): Promise<void> {
-    const knows = (bundle: Bundle): boolean => bundle.jwtAuthorities.some((a) => a.keyId === keyId)
+    const knows = (bundle: Bundle): boolean =>
+      bundle.jwtAuthorities.some((a) => a.keyId === keyId || a.pq?.keyId === keyId)
     await this.#deliveries.untilKnown({ verifies: 'jwt', knows }, signal)
   }
 

@@ -49,6 +49,8 @@ async function follow(turns: readonly Turn[]) {
     issuer: {
       x509Signer: { sign: unreachable },
       issueJwtSvid: unreachable,
+      pqX509Signer: { sign: unreachable },
+      issuePqJwtSvid: unreachable,
       fetchBundle: unreachable,
     },
     onOwnBundle: () => {},

@@ -4,7 +4,7 @@ import { attributeType } from '#pki/name.ts'
 import type { KeyPair } from '#pki/private-key.ts'
 
 /** What SPIRE's agents put there; servers take only the public key. */
-const subject = [
+export const requestSubject = [
   { type: attributeType.country, value: 'US' },
   { type: attributeType.organization, value: 'SPIRE' },
 ]
@@ -14,7 +14,7 @@ export function certificateRequest(pair: KeyPair): Uint8Array {
   return createCsr({
     publicKey: pair.publicKey,
     sign: (tbs, hash) => signature(pair.privateKey, tbs, hash),
-    subject,
+    subject: requestSubject,
   })
 }
 

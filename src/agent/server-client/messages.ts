@@ -1,8 +1,10 @@
 import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
-import { parseCertificate } from '#pki/certificate.ts'
+import { parseCertificate, subjectKeyId } from '#pki/certificate.ts'
 import { describePublicKey } from '#pki/public-key.ts'
+import { parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
 import type { ReportRequest, Update as WireUpdate } from '#rpc/gen/assay/server/v1/feed.ts'
+import type { PqAuthorities } from '#rpc/gen/assay/server/v1/post_quantum.ts'
 import type { Bundle as WireBundle } from '#rpc/gen/spire/api/types/bundle.ts'
 import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
 import type { SPIFFEID } from '#rpc/gen/spire/api/types/spiffeid.ts'
@@ -91,9 +93,52 @@ export function bundleFrom(message: WireBundle, log: Log): Bundle {
   }
 }
 
+/**
+ * A bundle with the post-quantum keys beside its authorities. One that cannot be read is logged and left out, as is one
+ * beside an authority that the bundle does not have.
+ */
+export function withPq(bundle: Bundle, pq: PqAuthorities | undefined, log: Log): Bundle {
+  if (pq === undefined || (pq.x509.length === 0 && pq.jwt.length === 0)) return bundle
+  const { trustDomain } = bundle
+  const isReadable = (publicKeyOf: () => Uint8Array): boolean => {
+    try {
+      parseMlDsaPublicKey(publicKeyOf())
+      return true
+    } catch (error) {
+      log.warn({ trustDomain, error }, 'a post-quantum authority cannot be read and is passed over')
+      return false
+    }
+  }
+  const certificates = new Map(
+    pq.x509
+      .filter(({ certificate: der }) => isReadable(() => parseCertificate(der).publicKey))
+      .map(({ authorityId, certificate }) => [authorityId, owned(certificate)]),
+  )
+  const keys = new Map(
+    pq.jwt
+      .filter(({ keyId, publicKey }) => keyId !== '' && isReadable(() => publicKey))
+      .map(({ authorityId, keyId, publicKey }) => [
+        authorityId,
+        { keyId, publicKey: owned(publicKey) },
+      ]),
+  )
+  return {
+    ...bundle,
+    x509Authorities: bundle.x509Authorities.map((authority) => {
+      const { subjectKeyId: named, publicKey } = parseCertificate(authority.certificate)
+      const found = certificates.get((named ?? subjectKeyId(publicKey)).toHex())
+      return found === undefined ? authority : { ...authority, pq: found }
+    }),
+    jwtAuthorities: bundle.jwtAuthorities.map((authority) => {
+      const found = keys.get(authority.keyId)
+      return found === undefined ? authority : { ...authority, pq: found }
+    }),
+  }
+}
+
 /** @throws AssayError `internal` when a complete update lacks the bundle of `trustDomain`. */
 export function updateFrom(message: WireUpdate, trustDomain: TrustDomain, log: Log): Update {
-  const bundle = message.bundle && bundleFrom(message.bundle, log)
+  const bundle = message.bundle && withPq(bundleFrom(message.bundle, log), message.pq, log)
   if (bundle === undefined ? message.complete : bundle.trustDomain !== trustDomain) {
     throw new AssayError('internal', `the server sent no bundle of trust domain ${trustDomain}`)
   }

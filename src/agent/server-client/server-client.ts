@@ -4,8 +4,10 @@ import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { type EcKeyType, generateEcKeyPair, type KeyType } from '#pki/private-key.ts'
 import type { PqPolicy, PqState } from '#pq-crypto/alternative-chain.ts'
+import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import { type Connection, connectTls } from '#rpc/client.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
+import { PostQuantumDefinition } from '#rpc/gen/assay/server/v1/post_quantum.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
@@ -23,11 +25,11 @@ import { type AgentIdentity, agentIdentity } from './agent-identity.ts'
 import { attestNode } from './attest-node.ts'
 import { certificateRequest } from './certificate-request.ts'
 import { jwtSvidFrom } from './jwt-svid.ts'
-import { bundleFrom, reportMessage, updateFrom } from './messages.ts'
+import { bundleFrom, reportMessage, updateFrom, withPq } from './messages.ts'
 import { poll } from './poll.ts'
 import { type ServerTrust, verifyServer } from './server-trust.ts'
 import { endWhenStalled } from './stalled.ts'
-import { signX509Svids } from './x509-signing.ts'
+import { newClassicalKey, newMlDsaKey, signX509Svids } from './x509-signing.ts'
 
 export interface ServerClientOptions {
   /** A host name or an IP address. */
@@ -49,6 +51,8 @@ export interface ServerClientOptions {
   /** Told of each server that was recognised what was found of its post-quantum signatures. */
   readonly onServerVerified: (pq: PqState) => void
   readonly workloadKeyType: KeyType
+  /** Of the ML-DSA keys that are made for workloads. */
+  readonly pqParameterSet: () => MlDsaParameterSet
   /** How often a server without a feed is asked. */
   readonly syncInterval: Temporal.Duration
   readonly agentVersion: string
@@ -72,6 +76,9 @@ const agentKeyType = (profile: TlsProfile): EcKeyType =>
 export class ServerClient implements Issuer, Disposable {
   readonly x509Signer = {
     sign: (entries: readonly AgentEntry[], signal: AbortSignal) => this.#sign(entries, signal),
+  }
+  readonly pqX509Signer = {
+    sign: (entries: readonly AgentEntry[], signal: AbortSignal) => this.#signPq(entries, signal),
   }
   readonly #options: ServerClientOptions
   readonly #closed = new AbortController()
@@ -178,6 +185,16 @@ export class ServerClient implements Issuer, Disposable {
     return jwtSvidFrom(response)
   }
 
+  async issuePqJwtSvid(
+    request: { readonly entryId: string; readonly audience: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<JwtSvid> {
+    const response = await this.#live()
+      .client(PostQuantumDefinition)
+      .newJWTSVID(request, { signal, timeoutMs: callLimitMs })
+    return jwtSvidFrom(response)
+  }
+
   fetchBundle(signal: AbortSignal): Promise<Bundle> {
     return this.#fetchBundle(this.#live(), signal)
   }
@@ -194,20 +211,59 @@ export class ServerClient implements Issuer, Disposable {
     signal: AbortSignal,
   ): Promise<readonly (X509Svid | AssayError)[]> {
     const { workloadKeyType: keyType, issuerIdOf, clock } = this.#options
-    return signX509Svids(entries, { connection: this.#live(), keyType, issuerIdOf, clock }, signal)
+    const client = this.#live().client(SVIDDefinition)
+    return signX509Svids(
+      entries,
+      {
+        newKey: () => newClassicalKey(keyType),
+        send: (request, options) => client.batchNewX509SVID(request, options),
+        issuerIdOf,
+        clock,
+      },
+      signal,
+    )
+  }
+
+  #signPq(
+    entries: readonly AgentEntry[],
+    signal: AbortSignal,
+  ): Promise<readonly (X509Svid | AssayError)[]> {
+    const { pqParameterSet, issuerIdOf, clock } = this.#options
+    const client = this.#live().client(PostQuantumDefinition)
+    return signX509Svids(
+      entries,
+      {
+        newKey: () => newMlDsaKey(pqParameterSet()),
+        send: (request, options) => client.batchNewX509SVID(request, options),
+        issuerIdOf,
+        clock,
+      },
+      signal,
+    )
   }
 
   async #fetchBundle(connection: Connection, signal: AbortSignal): Promise<Bundle> {
     const { trustDomain, log } = this.#options
-    const message = await connection
-      .client(BundleDefinition)
-      .getBundle({}, { signal, timeoutMs: callLimitMs })
-    const bundle = bundleFrom(message, log)
+    const { bundle: message, pq } = await this.#getBundle(connection, signal)
+    const bundle = withPq(bundleFrom(message, log), pq, log)
     if (bundle.trustDomain === trustDomain) return bundle
     throw new AssayError(
       'internal',
       `the server sent the bundle of ${bundle.trustDomain}, not of ${trustDomain}`,
     )
+  }
+
+  /** Both parts at once, where the server has both. */
+  async #getBundle(connection: Connection, signal: AbortSignal) {
+    const options = { signal, timeoutMs: callLimitMs }
+    try {
+      const { bundle, pq } = await connection.client(PostQuantumDefinition).getBundle({}, options)
+      if (bundle !== undefined) return { bundle, pq }
+    } catch (error) {
+      if (!(error instanceof AssayError && error.code === 'unimplemented')) throw error
+    }
+    const bundle = await connection.client(BundleDefinition).getBundle({}, options)
+    return { bundle, pq: undefined }
   }
 
   /** Only for the record of the node; the agent works without it. */

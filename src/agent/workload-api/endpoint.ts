@@ -1,20 +1,28 @@
 import type { Random } from '#base/random.ts'
+import { PostQuantumDefinition } from '#rpc/gen/assay/workload/v1/post_quantum.ts'
 import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
 import { SpiffeWorkloadAPIDefinition } from '#rpc/gen/spiffe/workload/workload.ts'
 import { addReflection } from '#rpc/reflection.ts'
 import { RpcServer } from '#rpc/server.ts'
 import type { AgentConfig } from '../config.ts'
+import type { Identities } from '../manager/identities.ts'
 import { healthService } from './health.ts'
 import { measuring } from './measure.ts'
 import { requireSecurityHeader } from './security-header.ts'
 import { StartGrace } from './start-grace.ts'
-import { WorkloadApi, type WorkloadApiOptions } from './workload-api.ts'
+import {
+  classicalKind,
+  postQuantumKind,
+  WorkloadApi,
+  type WorkloadApiOptions,
+} from './workload-api.ts'
 
 export interface WorkloadEndpointDependencies
   extends Pick<
     WorkloadApiOptions,
-    'identities' | 'attestation' | 'refusals' | 'status' | 'metrics' | 'clock' | 'log'
+    'attestation' | 'refusals' | 'status' | 'metrics' | 'clock' | 'log'
   > {
+  readonly identities: Identities
   /** Closes what is opened here. */
   readonly resources: AsyncDisposableStack
   /** Sockets that systemd opened: the first one named `workload-api` stands for `socket_path`. */
@@ -55,17 +63,22 @@ export async function openWorkloadApi(
   server.use(requireSecurityHeader)
   const [fd] = activated.get('workload-api') ?? []
   const limit = fd === undefined ? undefined : startGrace
+  const options = {
+    ...dependencies,
+    trustDomain: config.trust_domain,
+    allowUnauthenticatedVerifiers: config.allow_unauthenticated_verifiers,
+    allowedForeignJwtClaims: config.allowed_foreign_jwt_claims,
+    logSelectors: config.log_selectors,
+    grace: resources.use(new StartGrace({ identities, status, clock, limit })),
+    log,
+  }
   server.addService(
     SpiffeWorkloadAPIDefinition,
-    new WorkloadApi({
-      ...dependencies,
-      trustDomain: config.trust_domain,
-      allowUnauthenticatedVerifiers: config.allow_unauthenticated_verifiers,
-      allowedForeignJwtClaims: config.allowed_foreign_jwt_claims,
-      logSelectors: config.log_selectors,
-      grace: resources.use(new StartGrace({ identities, status, clock, limit })),
-      log,
-    }),
+    new WorkloadApi({ ...options, kind: classicalKind }),
+  )
+  server.addService(
+    PostQuantumDefinition,
+    new WorkloadApi({ ...options, identities: identities.pq, kind: postQuantumKind }),
   )
   server.addService(HealthDefinition, healthService({ identities, status }))
   addReflection(server)

@@ -2,14 +2,18 @@ import { utf8Bytes } from '#base/bytes.ts'
 import type { Json } from '#pki/json.ts'
 import { Encoded } from '#rpc/call.ts'
 import { JWTBundlesResponse } from '#rpc/gen/spiffe/workload/workload.ts'
-import type { Bundle } from '#spiffe/bundle.ts'
-import { encodeJwks } from '#spiffe/bundle-json.ts'
+import type { Bundle, JwtAuthority } from '#spiffe/bundle.ts'
 import type { ValidatedJwtSvid } from '#spiffe/jwt-svid.ts'
 
 /** The FetchJWTBundles answer, ready to be sent: JWT keys and no others. */
-export function encodeJwtBundles(bundles: readonly Bundle[]): Encoded {
+export function encodeJwtBundles(
+  bundles: readonly Bundle[],
+  encode: (authorities: readonly JwtAuthority[]) => string,
+): Encoded {
   const message: JWTBundlesResponse = {
-    bundles: new Map(bundles.map((bundle) => [`spiffe://${bundle.trustDomain}`, jwksOf(bundle)])),
+    bundles: new Map(
+      bundles.map((bundle) => [`spiffe://${bundle.trustDomain}`, jwksOf(bundle, encode)]),
+    ),
   }
   return new Encoded(JWTBundlesResponse.encode(message).finish())
 }
@@ -43,10 +47,13 @@ function structValue(value: Json): unknown {
 
 const encoded = new WeakMap<Bundle, Uint8Array>()
 
-function jwksOf(bundle: Bundle): Uint8Array {
+function jwksOf(
+  bundle: Bundle,
+  encode: (authorities: readonly JwtAuthority[]) => string,
+): Uint8Array {
   const known = encoded.get(bundle)
   if (known !== undefined) return known
-  const jwks = utf8Bytes(encodeJwks(bundle.jwtAuthorities))
+  const jwks = utf8Bytes(encode(bundle.jwtAuthorities))
   encoded.set(bundle, jwks)
   return jwks
 }

@@ -11,26 +11,56 @@ import type {
   ValidateJWTSVIDResponse,
 } from '#rpc/gen/spiffe/workload/workload.ts'
 import type { Handlers } from '#rpc/service.ts'
-import type { Bundle } from '#spiffe/bundle.ts'
+import type { Bundle, JwtAuthority } from '#spiffe/bundle.ts'
+import { encodeJwks } from '#spiffe/bundle-json.ts'
 import { type ValidatedJwtSvid, validateJwtSvid } from '#spiffe/jwt-svid.ts'
+import { encodePqJwks, pqBundle } from '#spiffe/pq-bundle.ts'
+import { validatePqJwtSvid } from '#spiffe/pq-svid.ts'
 import type { Selector } from '#spiffe/selector.ts'
 import { parseSpiffeId, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Metrics, StreamKind } from '#telemetry/metrics.ts'
 import type { WorkloadAttestation } from '../attestation/workload-attestation.ts'
+import type { AgentEntry } from '../manager/agent-entry.ts'
 import type { Content, Reader, Verifies } from '../manager/deliveries.ts'
 import type { Entitlement } from '../manager/entitlements.ts'
 import { withUniqueHints } from '../manager/hints.ts'
-import type { Identities } from '../manager/identities.ts'
+import type { ServedIdentities } from '../manager/served-identities.ts'
 import type { AgentStatus } from '../status.ts'
 import { claimsOf, encodeJwtBundles } from './jwt-responses.ts'
 import type { Refusals } from './refusals.ts'
 import type { StartGrace } from './start-grace.ts'
 import { encodeX509Bundles, encodeX509Svids } from './x509-responses.ts'
 
+/** What differs between the SPIFFE Workload API and its post-quantum counterpart. */
+export interface IdentityKind {
+  /** Of refusals: `no identity issued`. */
+  readonly noIdentity: string
+  /** What is shown of a bundle. */
+  readonly shown: (bundle: Bundle) => Bundle
+  readonly encodeJwks: (authorities: readonly JwtAuthority[]) => string
+  readonly validateJwtSvid: typeof validateJwtSvid
+}
+
+/** The text is what SPIRE's agent says, which some clients look for. */
+export const classicalKind: IdentityKind = {
+  noIdentity: 'no identity issued',
+  shown: (bundle) => bundle,
+  encodeJwks,
+  validateJwtSvid,
+}
+
+export const postQuantumKind: IdentityKind = {
+  noIdentity: 'no identity issued that is post-quantum: no entry of this process has the hint "pq"',
+  shown: pqBundle,
+  encodeJwks: encodePqJwks,
+  validateJwtSvid: validatePqJwtSvid,
+}
+
 export interface WorkloadApiOptions {
   readonly trustDomain: TrustDomain
-  readonly identities: Identities
+  readonly identities: ServedIdentities
+  readonly kind: IdentityKind
   readonly attestation: WorkloadAttestation
   readonly refusals: Refusals
   readonly status: AgentStatus
@@ -95,9 +125,11 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
       const wanted = checkJwtRequest(request)
       const caller = await this.#admit(context)
       const entries = withUniqueHints(
-        caller.entries.filter((entry) => wanted === undefined || entry.spiffeId === wanted),
+        this.#entriesOf(caller).filter(
+          (entry) => wanted === undefined || entry.spiffeId === wanted,
+        ),
       )
-      if (entries.length === 0) throw noIdentity(context)
+      if (entries.length === 0) throw this.#noIdentity(context)
       const { identities } = this.#options
       const svids = await Promise.all(
         entries.map(async (entry) => {
@@ -118,9 +150,10 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
       if (request.svid === '') throw invalid('svid must be specified')
       const caller = await this.#admit(context)
       const bundles = this.#bundlesOf(caller)
-      if (bundles === undefined) throw noIdentity(context)
+      if (bundles === undefined) throw this.#noIdentity(context)
       const nowSeconds = Math.trunc(this.#nowMs() / 1000)
-      const token = validated(request, { bundles, nowSeconds })
+      const { validateJwtSvid: validate } = this.#options.kind
+      const token = validated(request, validate, { bundles, nowSeconds })
       const isOwn = trustDomainOf(token.spiffeId) === this.#options.trustDomain
       return {
         spiffeId: token.spiffeId,
@@ -146,7 +179,9 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
       for (;;) {
         const seen = caller.version
         this.#requireSynchronized()
-        if (caller.entries.length === 0 && !this.#admitsAnyone(kind)) throw noIdentity(context)
+        if (this.#entriesOf(caller).length === 0 && !this.#admitsAnyone(kind)) {
+          throw this.#noIdentity(context)
+        }
         if (kind === 'x509-svid') identities.want(caller)
         const next = answer(caller)
         if (next === undefined) delivery.nothing()
@@ -224,7 +259,11 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
         })
       case 'ready':
         return {
-          encoded: encodeX509Svids(view),
+          encoded: encodeX509Svids({
+            ...view,
+            bundle: this.#options.kind.shown(view.bundle),
+            federated: view.federated.map(this.#options.kind.shown),
+          }),
           bundle: view.bundle,
           svids: view.identities.map(({ svid }) => svid),
         }
@@ -232,24 +271,46 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
   }
 
   readonly #makeX509Bundles = (caller: Entitlement): Answer | undefined =>
-    bundlesAnswer(this.#bundleListOf(caller), encodeX509Bundles)
+    this.#bundlesAnswer(this.#bundleListOf(caller), encodeX509Bundles)
 
   readonly #makeJwtBundles = (caller: Entitlement): Answer | undefined =>
-    bundlesAnswer(this.#bundleListOf(caller), encodeJwtBundles)
+    this.#bundlesAnswer(this.#bundleListOf(caller), (bundles) =>
+      encodeJwtBundles(bundles, this.#options.kind.encodeJwks),
+    )
 
   /** The own one first. */
   #bundleListOf(caller: Entitlement): readonly [Bundle, ...Bundle[]] | undefined {
     const { identities } = this.#options
-    const { own } = identities.bundles
-    return own === undefined ? undefined : [own, ...identities.federatedOf(caller.entries)]
+    const { ownBundle: own } = identities
+    return own === undefined ? undefined : [own, ...identities.federatedOf(this.#entriesOf(caller))]
   }
 
   /** The bundles a caller may verify with; undefined: none. */
   #bundlesOf(caller: Entitlement): ((name: TrustDomain) => Bundle | undefined) | undefined {
     const list = this.#bundleListOf(caller)
-    const isEntitled = caller.entries.length > 0 || this.#options.allowUnauthenticatedVerifiers
+    const isEntitled =
+      this.#entriesOf(caller).length > 0 || this.#options.allowUnauthenticatedVerifiers
     if (list === undefined || !isEntitled) return undefined
-    return (name) => list.find((bundle) => bundle.trustDomain === name)
+    const shown = list.map(this.#options.kind.shown)
+    return (name) => shown.find((bundle) => bundle.trustDomain === name)
+  }
+
+  #entriesOf(caller: Entitlement): readonly AgentEntry[] {
+    return this.#options.identities.entriesOf(caller)
+  }
+
+  #bundlesAnswer(
+    bundles: readonly [Bundle, ...Bundle[]] | undefined,
+    encode: (bundles: readonly Bundle[]) => Encoded,
+  ): Answer | undefined {
+    if (bundles === undefined) return undefined
+    const encoded = encode(bundles.map(this.#options.kind.shown))
+    return { encoded, bundle: bundles[0], svids: [] }
+  }
+
+  #noIdentity({ requestId }: CallContext): AssayError {
+    const message = `${this.#options.kind.noIdentity} (request ${requestId})`
+    return new AssayError('permission-denied', message, { reason: 'no-identity-issued' })
   }
 
   /** Keeps and logs a refusal, and says what the caller gets to know of it. */
@@ -278,14 +339,6 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
   #nowMs(): number {
     return this.#options.clock.now().epochMilliseconds
   }
-}
-
-function bundlesAnswer(
-  bundles: readonly [Bundle, ...Bundle[]] | undefined,
-  encode: (bundles: readonly Bundle[]) => Encoded,
-): Answer | undefined {
-  if (bundles === undefined) return undefined
-  return { encoded: encode(bundles), bundle: bundles[0], svids: [] }
 }
 
 function verifiesBy(kind: StreamKind): Verifies {
@@ -323,23 +376,17 @@ function checkJwtRequest(request: JWTSVIDRequest): SpiffeId | undefined {
 
 function validated(
   request: ValidateJWTSVIDRequest,
+  validate: typeof validateJwtSvid,
   against: {
     readonly bundles: (name: TrustDomain) => Bundle | undefined
     readonly nowSeconds: number
   },
 ): ValidatedJwtSvid {
   try {
-    return validateJwtSvid(request.svid, { audience: request.audience, ...against })
+    return validate(request.svid, { audience: request.audience, ...against })
   } catch (error) {
     throw invalid(messageOf(error), error)
   }
-}
-
-/** The text is what SPIRE's agent says, which some clients look for. */
-function noIdentity(context: CallContext): AssayError {
-  return new AssayError('permission-denied', `no identity issued (request ${context.requestId})`, {
-    reason: 'no-identity-issued',
-  })
 }
 
 function invalid(message: string, cause?: unknown): AssayError {

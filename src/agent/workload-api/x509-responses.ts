@@ -2,7 +2,7 @@ import { concatBytes } from '#base/bytes.ts'
 import { Encoded } from '#rpc/call.ts'
 import { X509BundlesResponse, X509SVIDResponse } from '#rpc/gen/spiffe/workload/workload.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
-import type { HeldIdentity } from '../manager/identities.ts'
+import type { HeldIdentity } from '../manager/x509-view.ts'
 
 /** The FetchX509SVID answer for identities in their order, ready to be sent. */
 export function encodeX509Svids(of: {
