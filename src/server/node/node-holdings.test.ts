@@ -60,7 +60,8 @@ test('survey() takes a bundle for taken over when an agent that does not report 
 })
 
 test('survey() believes a report more than what was given', () => {
-  const { holdings } = newHoldings([a])
+  const { holdings, connected } = newHoldings([a])
+  connected.add(a)
   holdings.report(a, reported(6n))
   holdings.bundleServed(a, 7n)
   holdings.bundleServed(a, 7n)
@@ -182,6 +183,43 @@ test('dependents() does not know what was handed out before the start', async ()
   )
   await advance(hour)
   assert.deepEqual(holdings.dependents(of).unknown, [], 'it has nothing that is valid')
+})
+
+test('a report counts no more once the node has gone back to an agent that does not report', () => {
+  const { holdings, connected, nowSeconds } = newHoldings([a])
+  const older = { authorityId: 'aa', sinceSeconds: nowSeconds() }
+  const svid = { authorityId: 'aa', expiresAtSeconds: nowSeconds() + hour }
+  connected.add(a)
+  holdings.report(a, reported(7n))
+  holdings.bundleServed(a, 8n)
+  holdings.handedOut(a, { ...svid, entryId: 'e1' })
+  assert.deepEqual(holdings.survey(7n).lacking, [], 'it asks while its stream is open')
+  assert.deepEqual(holdings.dependents(older).unknown, [])
+
+  connected.delete(a)
+  assert.deepEqual(holdings.survey(7n).lacking, [], 'it may come back')
+  holdings.bundleServed(a, 8n)
+  assert.deepEqual(holdings.survey(7n).lacking, [a])
+  assert.deepEqual(holdings.dependents(older).unknown, [a], 'what it held was not followed')
+  const younger = { ...older, sinceSeconds: nowSeconds() + 1 }
+  assert.deepEqual(holdings.dependents(younger).unknown, [])
+  holdings.handedOut(a, { ...svid, entryId: 'e1' })
+  assert.deepEqual(holdings.dependents(younger).nodes, [a])
+  holdings.bundleServed(a, 8n)
+  assert.deepEqual(holdings.survey(8n).lacking, [])
+
+  connected.add(a)
+  holdings.report(a, reported(8n))
+  assert.deepEqual(holdings.dependents(older), { nodes: [], svids: 0, unknown: [], server: false })
+})
+
+test('a report counts no more once an SVID is asked for without a stream', () => {
+  const { holdings, nowSeconds } = newHoldings([a])
+  const of = { authorityId: 'aa', sinceSeconds: nowSeconds() }
+  holdings.report(a, reported(7n))
+  const svid = { authorityId: 'aa', expiresAtSeconds: nowSeconds() + hour }
+  holdings.handedOut(a, { ...svid, entryId: 'e1' })
+  assert.deepEqual(holdings.dependents(of).nodes, [a])
 })
 
 test('dependents() has the server itself', () => {

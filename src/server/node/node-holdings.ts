@@ -76,6 +76,8 @@ interface Holding {
   connection: AgentConnection | undefined
   /** It tells by itself; what it was given says nothing that its report does not say better. */
   report: HoldingsReport | undefined
+  /** Without a report: what it was given before is not known. Unix time. */
+  followedSinceSeconds: number
   /** Of the newest bundle it was given, and of the one before, which it has taken over when it asks again. */
   served: bigint
   taken: bigint
@@ -89,7 +91,8 @@ const liveSeconds = 60
 /**
  * What every node holds of the own bundle and of the authorities' signatures. Our agents report it. Of SPIRE's
  * agents it is worked out from what they were given: a bundle counts as taken over when the agent comes back for the
- * next one, an SVID as held until its successor was signed.
+ * next one, an SVID as held until its successor was signed. What was reported counts until the agent comes without its
+ * stream.
  *
  * It is kept in memory only. After a start every node with a valid SVID is taken for live until it has had the time
  * to come back.
@@ -156,6 +159,7 @@ export class NodeHoldings implements Holders {
   /** The agent was given the own bundle with this sequence number. */
   bundleServed(agentId: SpiffeId, sequenceNumber: bigint): void {
     const holding = this.#holding(agentId)
+    this.#voidReport(agentId, holding)
     holding.taken = holding.served
     holding.served = sequenceNumber
     this.#tell()
@@ -164,6 +168,7 @@ export class NodeHoldings implements Holders {
   /** The agent was given an SVID, in place of the one it had for the same entry. */
   handedOut(agentId: SpiffeId, svid: HandedOut): void {
     const holding = this.#holding(agentId)
+    this.#voidReport(agentId, holding)
     if (holding.report !== undefined) return
     holding.handedOut.set(svid.entryId, svid)
     this.#tell()
@@ -218,9 +223,7 @@ export class NodeHoldings implements Holders {
       const held = this.#svidsOf(agentId, authorityId, nowSeconds)
       svids += held
       if (held > 0) nodes.push(agentId)
-      else if (sinceSeconds < this.#startedAtSeconds && this.#mayHoldMore(node, nowSeconds)) {
-        unknown.push(agentId)
-      }
+      else if (this.#mayHoldMore(node, { sinceSeconds, nowSeconds })) unknown.push(agentId)
     }
     return {
       nodes,
@@ -256,9 +259,28 @@ export class NodeHoldings implements Holders {
     }
   }
 
-  /** What it was given before the server started is not known. */
-  #mayHoldMore(node: AttestedNodeRecord, nowSeconds: number): boolean {
-    return endOf(node) > nowSeconds && this.#holdings.get(node.agentId)?.report === undefined
+  /** What it was given before the server started is not known, nor what was given to an agent that reported once. */
+  #mayHoldMore(
+    node: AttestedNodeRecord,
+    { sinceSeconds, nowSeconds }: { readonly sinceSeconds: number; readonly nowSeconds: number },
+  ): boolean {
+    const { report, followedSinceSeconds } = this.#holdings.get(node.agentId) ?? {
+      report: undefined,
+      followedSinceSeconds: this.#startedAtSeconds,
+    }
+    return report === undefined && sinceSeconds < followedSinceSeconds && endOf(node) > nowSeconds
+  }
+
+  /**
+   * An agent that has no stream open and asks for something is another one than the one that has reported: SPIRE's, to
+   * which the node went back, does not say what it has. One of ours says it again with its next stream.
+   */
+  #voidReport(agentId: SpiffeId, holding: Holding): void {
+    if (holding.report === undefined || this.#options.isConnected(agentId)) return
+    holding.report = undefined
+    holding.followedSinceSeconds = this.#nowSeconds() + 1
+    holding.served = -1n
+    holding.taken = -1n
   }
 
   #isLive({ agentId }: AttestedNodeRecord): boolean {
@@ -307,6 +329,7 @@ export class NodeHoldings implements Holders {
         lastSeenSeconds: this.#nowSeconds(),
         connection: undefined,
         report: undefined,
+        followedSinceSeconds: this.#startedAtSeconds,
         served: -1n,
         taken: -1n,
         handedOut: new Map(),
