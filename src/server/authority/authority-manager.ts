@@ -153,7 +153,7 @@ export class AuthorityManager implements Disposable {
       random,
       time: this.#time,
       defaults: options.svidDefaults,
-      onSign: (keyId, untilSeconds) => this.#signedUntil.note(keyId, untilSeconds),
+      onSign: (keyId, untilSeconds) => this.#signedUntil.begin(keyId, untilSeconds),
     })
     this.#assumeSigned()
   }

@@ -56,6 +56,11 @@ export class AuthorityRecords {
     return Math.max(signedUntilSeconds, this.#signedUntil.of(keyId))
   }
 
+  /** Whether its key signs something that nobody has yet. */
+  isSigning({ keyId }: AuthorityRecord): boolean {
+    return this.#signedUntil.isSigning(keyId)
+  }
+
   /** An SVID that expires then was signed for an operator. */
   async noteMinted(authorityId: string, untilSeconds: number): Promise<void> {
     const isNews = ({ issued, mintedUntilSeconds = 0 }: AuthorityRecord): boolean =>

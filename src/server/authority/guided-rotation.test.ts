@@ -10,6 +10,7 @@ import {
 } from '../../../test/support/authorities.ts'
 import { issueOne } from '../../../test/support/authority-life.ts'
 import { agentId } from '../../../test/support/records.ts'
+import type { KeyManager, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import { AuthorityManager } from './authority-manager.ts'
 import type { RotationProgress, RotationWishes } from './guided-rotation.ts'
 import { type Dependents, type Holders, nobody, type Survey } from './holders.ts'
@@ -256,7 +257,7 @@ test('rotate() with retire ends the predecessor when nothing of it is in use', a
   assert.deepEqual([running.last().nodes, running.last().nodesDone], [2, 1])
   holders.dependents_ = { ...none, unknown: [nodes[0]] }
   await running.pass(2)
-  assert.match(running.last().detail, /have not said/)
+  assert.match(running.last().detail, /1 node has not said what it holds/)
   holders.dependents_ = none
   await running.pass(2)
   await running.finished
@@ -264,6 +265,45 @@ test('rotate() with retire ends the predecessor when nothing of it is in use', a
   assert.equal(keyManager.key(first.keyId), undefined, 'its key is destroyed')
   assert.equal((await bundle()).x509Authorities.length, 1)
   assert.equal(manager.states('x509').length, 1)
+})
+
+test('rotate() with retire waits for what the predecessor was asked to sign and has not signed yet', async () => {
+  const stalled = Promise.withResolvers<void>()
+  const reached = Promise.withResolvers<void>()
+  let isStalled = false
+  const keys = newMemoryKeyManager()
+  const slow = (key: SigningKey | undefined): SigningKey | undefined =>
+    key && {
+      ...key,
+      async sign(message) {
+        if (isStalled) {
+          isStalled = false
+          reached.resolve()
+          await stalled.promise
+        }
+        return await key.sign(message)
+      },
+    }
+  const keyManager: KeyManager = {
+    ...keys,
+    key: (id) => slow(keys.key(id)),
+    generateKey: async (id, type) => slow(await keys.generateKey(id, type)) ?? assert.fail(),
+  }
+  const holders = new TestHolders()
+  const authorities = await openAuthorities({ holders, keyManager, propagationDelaySeconds: 0 })
+  const first = byState(authorities.manager, 'x509', 'active')
+  isStalled = true
+  const signing = issueOne(authorities.manager)
+  await reached.promise
+  const running = rotation(authorities, 'x509', retiring)
+  await running.pass(5)
+  assert.equal(running.last().step, 'replacing')
+  assert.match(running.last().detail, /still signs what it was asked for/)
+  stalled.resolve()
+  assert.equal(await signing, first?.authorityId)
+  await running.pass(3)
+  await running.finished
+  assert.deepEqual(running.names().slice(-2), ['revoked', 'done'])
 })
 
 test('rotate() with retire waits for the last JWT-SVID of the predecessor to expire', async () => {

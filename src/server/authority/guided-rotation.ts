@@ -252,7 +252,9 @@ export class GuidedRotation {
     const found = this.#holders.dependents({ authorityId, sinceSeconds: issuedAtSeconds })
     const waitingFor = [...found.nodes, ...found.unknown]
     const isMinted = (record.mintedUntilSeconds ?? 0) > this.#nowMs() / 1000
-    if (waitingFor.length === 0 && !found.server && !isMinted) return undefined
+    // A signature that an HSM takes its time over is with nobody who could be asked.
+    const isSigning = records.isSigning(record)
+    if (waitingFor.length === 0 && !found.server && !isMinted && !isSigning) return undefined
     this.#mostDependents = Math.max(this.#mostDependents, waitingFor.length)
     return {
       nodes: this.#mostDependents,
@@ -260,7 +262,7 @@ export class GuidedRotation {
       waitingFor,
       svids: found.svids,
       untilSeconds,
-      detail: describe(found, isMinted),
+      detail: describe(found, { isMinted, isSigning }),
     }
   }
 
@@ -312,11 +314,16 @@ export class GuidedRotation {
   }
 }
 
-function describe({ server, unknown }: Dependents, isMinted: boolean): string {
+function describe(
+  { server, unknown }: Dependents,
+  { isMinted, isSigning }: { readonly isMinted: boolean; readonly isSigning: boolean },
+): string {
   const reasons: string[] = []
+  if (isSigning) reasons.push('it still signs what it was asked for before')
   if (server) reasons.push('the server still shows an SVID of it')
   if (unknown.length > 0) {
-    reasons.push(`${unknown.length} nodes have not said what they hold since the server started`)
+    const nodes = unknown.length === 1 ? '1 node has' : `${unknown.length} nodes have`
+    reasons.push(`${nodes} not said what ${unknown.length === 1 ? 'it holds' : 'they hold'}`)
   }
   if (isMinted) reasons.push('an SVID that was minted by hand is valid until then')
   return reasons.join('; ')

@@ -297,7 +297,7 @@ test('issueX509Svid() releases nothing that is not as meant', async () => {
       jwtSvidTtlSeconds: 60,
       jwtIssuer: undefined,
     },
-    onSign: () => {},
+    onSign: () => ({ [Symbol.dispose]() {} }),
   })
   const request = { spiffeId: workload, publicKey: await newPublicKey(), ttlSeconds: 0 }
   await assert.rejects(issuer.issueX509Svid(request), { reason: 'issued-certificate-wrong' })

@@ -51,7 +51,7 @@ export class Issuer implements CertificateAuthority {
   readonly #random: Random
   readonly #defaults: SvidDefaults
   readonly #newSerialNumber: () => Uint8Array
-  readonly #onSign: (keyId: string, validUntilSeconds: number) => void
+  readonly #onSign: (keyId: string, validUntilSeconds: number) => Disposable
 
   constructor(deps: {
     readonly trustDomain: TrustDomain
@@ -59,8 +59,11 @@ export class Issuer implements CertificateAuthority {
     readonly time: IssueTime
     readonly random: Random
     readonly defaults: SvidDefaults
-    /** Told before each signature until when (Unix time) what is signed is valid. It must not throw. */
-    readonly onSign: (keyId: string, validUntilSeconds: number) => void
+    /**
+     * Told before each signature until when (Unix time) what is signed is valid; what it returns is disposed of once
+     * that is signed. It must not throw.
+     */
+    readonly onSign: (keyId: string, validUntilSeconds: number) => Disposable
   }) {
     this.#trustDomain = deps.trustDomain
     this.#signers = deps.signers
@@ -111,7 +114,7 @@ export class Issuer implements CertificateAuthority {
       dnsNames: permit.dnsNames,
       publicKey: permit.publicKey,
     }
-    this.#onSign(key.id, fields.notAfterSeconds)
+    using _signing = this.#onSign(key.id, fields.notAfterSeconds)
     const toBeSigned = await withAlternative(template.toBeSigned(fields), alternative)
     const certificate = template.certificate(toBeSigned, await signForX509(key, toBeSigned))
     verifyIssued(certificate, {
@@ -153,7 +156,7 @@ export class Issuer implements CertificateAuthority {
       dnsNames: permit.dnsNames,
       publicKey: permit.publicKey,
     }
-    this.#onSign(key.id, fields.notAfterSeconds)
+    using _signing = this.#onSign(key.id, fields.notAfterSeconds)
     const toBeSigned = template.toBeSigned(fields)
     const certificate = template.certificate(toBeSigned, await pq.key.sign(toBeSigned))
     verifyIssued(certificate, {
@@ -217,7 +220,7 @@ export class Issuer implements CertificateAuthority {
         { reason: 'svid-request-not-allowed' },
       )
     }
-    this.#onSign(signer.key.id, expiresAtSeconds)
+    using _signing = this.#onSign(signer.key.id, expiresAtSeconds)
     const signature = await by.key.sign(utf8Bytes(input))
     return {
       spiffeId: permit.spiffeId,
