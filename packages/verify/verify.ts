@@ -23,5 +23,12 @@ export {
   type VerifiedHybridX509Svid,
   verifyHybridX509Svid,
 } from '../../src/spiffe/hybrid-x509-svid.ts'
+export { type ValidatedJwtSvid, validateJwtSvid } from '../../src/spiffe/jwt-svid.ts'
+export { parsePqBundle } from '../../src/spiffe/pq-bundle.ts'
+export {
+  type VerifiedPqX509Svid,
+  validatePqJwtSvid,
+  verifyPqX509Svid,
+} from '../../src/spiffe/pq-svid.ts'
 export { parseTrustDomain, type TrustDomain } from '../../src/spiffe/trust-domain.ts'
 export { verifyX509Svid, type X509SvidPresentation } from '../../src/spiffe/x509-svid.ts'

@@ -27,6 +27,7 @@ test('completions() of a noun are its verbs', async () => {
 test('completions() of a command are the options that may still be given', async () => {
   assert.deepEqual(await after('bundle', 'show'), [
     '--format',
+    '--pq',
     '--socket-path',
     '--timeout',
     '--json',

@@ -1,9 +1,9 @@
 import { AssayError } from '#base/errors.ts'
 import { type Connection, connectUnix } from '#rpc/client.ts'
 import { parseEndpoint } from '#rpc/endpoint.ts'
-import { WorkloadApi } from '#workload-client/workload-api.ts'
+import { type IdentityKind, WorkloadApi } from '#workload-client/workload-api.ts'
 import { closedDirectory } from './closed-directory.ts'
-import { type CommandContext, type Option, optional, seconds, UsageError } from './command.ts'
+import { type CommandContext, isOn, type Option, optional, seconds, UsageError } from './command.ts'
 
 /** One of the sockets that commands talk to. */
 interface Daemon {
@@ -92,14 +92,18 @@ export const connectAgent = (context: CommandContext): Promise<Connection> =>
 
 /** The Workload API. The caller disposes of it. */
 export function connectWorkloadApi(context: CommandContext): Promise<WorkloadApi> {
-  const api = new WorkloadApi(`unix://${socketPath(context, agent)}`, context.clock)
+  const api = new WorkloadApi(`unix://${socketPath(context, agent)}`, context.clock, {
+    kind: kindOf(context),
+  })
   startTimeout(context, agent, context.signal)
   return reached(context, agent, api)
 }
 
 /** The Workload API, with a time limit for connecting alone. The caller disposes of it. */
 export function streamWorkloadApi(context: CommandContext): Promise<WorkloadApi> {
-  const api = new WorkloadApi(`unix://${socketPath(context, agent)}`, context.clock)
+  const api = new WorkloadApi(`unix://${socketPath(context, agent)}`, context.clock, {
+    kind: kindOf(context),
+  })
   return reachedInTime(context, agent, api)
 }
 
@@ -134,11 +138,23 @@ function connect(context: CommandContext, daemon: Daemon): Promise<Connection> {
   return reached(context, daemon, connection)
 }
 
+/** Of commands that ask for SVIDs. */
+export const pqOption: Option = {
+  name: 'pq',
+  summary: 'post-quantum SVIDs (ML-DSA), of entries with the hint pq, and what verifies them',
+}
+
+const kindOf = (context: CommandContext): IdentityKind =>
+  isOn(context, 'pq') ? 'post-quantum' : 'classical'
+
 /** The Workload API of a configuration, which may leave it to the environment. Nothing connects yet. */
-export function workloadApiAt(context: CommandContext, address: string | undefined): WorkloadApi {
+export function workloadApiAt(
+  context: CommandContext,
+  { address, kind }: { readonly address: string | undefined; readonly kind: IdentityKind },
+): WorkloadApi {
   const { variable, path } = agent
   const text = address ?? context.environment[variable] ?? path
-  return new WorkloadApi(text.startsWith('/') ? `unix://${text}` : text, context.clock)
+  return new WorkloadApi(text.startsWith('/') ? `unix://${text}` : text, context.clock, { kind })
 }
 
 function socketPath(context: CommandContext, { option, variable, path }: Daemon): string {

@@ -1,6 +1,7 @@
 // What the server's messages look like to the commands: text forms in, plain records out.
 import { AssayError, type ErrorCode } from '#base/errors.ts'
 import type { Status as AgentStatus, Refusal } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
+import type { PqBundle } from '#rpc/gen/assay/server/v1/post_quantum.ts'
 import type { Agent } from '#rpc/gen/spire/api/types/agent.ts'
 import type { Bundle as WireBundle } from '#rpc/gen/spire/api/types/bundle.ts'
 import type { Entry } from '#rpc/gen/spire/api/types/entry.ts'
@@ -74,6 +75,21 @@ export function bundleFromWire(bundle: WireBundle): Bundle {
     })),
     refreshHintSeconds: bundle.refreshHint,
     sequenceNumber: bundle.sequenceNumber,
+  }
+}
+
+/** The post-quantum bundle of an answer. @throws SyntaxError when its trust domain is none. */
+export function pqBundleFromWire({ bundle, pq }: PqBundle): Bundle {
+  if (bundle === undefined) throw new SyntaxError('the server sent no bundle')
+  return {
+    ...bundleFromWire(bundle),
+    x509Authorities: (pq?.x509 ?? []).map(({ certificate }) => ({ certificate, tainted: false })),
+    jwtAuthorities: (pq?.jwt ?? []).map(({ keyId, publicKey }) => ({
+      keyId,
+      publicKey,
+      expiresAtSeconds: 0,
+      tainted: false,
+    })),
   }
 }
 

@@ -3,7 +3,8 @@ import { AssayError } from '#base/errors.ts'
 import { type Certificate, parseCertificate, splitCertificates } from '#pki/certificate.ts'
 import { jsonMember } from '#pki/json.ts'
 import { parseCompactJws } from '#pki/jws.ts'
-import type { Connection } from '#rpc/client.ts'
+import type { Connection, RpcClient } from '#rpc/client.ts'
+import { PostQuantumDefinition } from '#rpc/gen/assay/workload/v1/post_quantum.ts'
 import {
   SpiffeWorkloadAPIDefinition,
   type X509SVIDResponse,
@@ -11,6 +12,9 @@ import {
 import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain, type TrustDomain } from '#spiffe/trust-domain.ts'
 import { connectEndpoint } from './connect-endpoint.ts'
+
+/** Which SVIDs a workload asks for. */
+export type IdentityKind = 'classical' | 'post-quantum'
 
 /** An X.509-SVID with its key, as a workload holds it. */
 export interface WorkloadX509Svid {
@@ -86,12 +90,25 @@ function x509Context(response: X509SVIDResponse): X509Context {
  */
 export class WorkloadApi implements Disposable {
   readonly #connection: Connection
-  readonly #client
+  readonly #client: Pick<
+    RpcClient<SpiffeWorkloadAPIDefinition>,
+    keyof RpcClient<PostQuantumDefinition>
+  >
 
-  /** @param endpoint `unix:///path` or `tcp://ip:port` (SPIFFE Workload Endpoint §4). */
-  constructor(endpoint: string, clock: Clock) {
+  /**
+   * @param endpoint `unix:///path` or `tcp://ip:port` (SPIFFE Workload Endpoint §4).
+   * @param kind `post-quantum`: what the same calls give of SVIDs whose one key and signature are ML-DSA.
+   */
+  constructor(
+    endpoint: string,
+    clock: Clock,
+    { kind = 'classical' }: { readonly kind?: IdentityKind } = {},
+  ) {
     this.#connection = connectEndpoint(endpoint, clock)
-    this.#client = this.#connection.client(SpiffeWorkloadAPIDefinition)
+    this.#client =
+      kind === 'classical'
+        ? this.#connection.client(SpiffeWorkloadAPIDefinition)
+        : this.#connection.client(PostQuantumDefinition)
   }
 
   [Symbol.dispose](): void {

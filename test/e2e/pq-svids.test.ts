@@ -1,10 +1,15 @@
 // SVIDs by ML-DSA alone, of entries that ask for them: fetched, verified, shown in a handshake by OpenSSL, rotated; and
 // nothing of it where clients of the Workload API look.
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import process from 'node:process'
 import { test } from 'node:test'
 import { connect, createServer, type TLSSocket } from 'node:tls'
+import { promisify } from 'node:util'
 import { parseCertificate, splitCertificates } from '#pki/certificate.ts'
 import { encodePem } from '#pki/pem.ts'
 import { describePublicKey } from '#pki/public-key.ts'
@@ -275,4 +280,66 @@ test('with the crypto_profile cnsa2 post-quantum SVIDs are ML-DSA-87', async () 
   const [root] = splitCertificates(svid.bundle)
   assert.ok(root)
   assert.equal(parseMlDsaPublicKey(parseCertificate(root).publicKey).parameterSet, 'ml-dsa-87')
+})
+
+const execute = promisify(execFile)
+const program = new URL('../../bin/assay', import.meta.url).pathname
+
+test('assay fetches post-quantum SVIDs, shows their bundle, and verifies the one by the other', async () => {
+  await using all = await start()
+  const { server, agent } = all
+  const environment = {
+    ...process.env,
+    ASSAY_SERVER_SOCKET: join(server.directory, 'server.sock'),
+    SPIFFE_ENDPOINT_SOCKET: `unix://${agent.workloadSocket}`,
+  }
+  const assay = async (...args: readonly string[]): Promise<string> =>
+    (await execute(program, args, { env: environment })).stdout
+  const directory = join(agent.directory, 'svids')
+  const fetched = JSON.parse(await assay('fetch', 'x509', '--pq', '--json', '--write', directory))
+  assert.deepEqual(
+    fetched.svids.map(({ spiffe_id, hint }: Record<string, string>) => [spiffe_id, hint]),
+    [[web, 'pq']],
+  )
+  const document = join(agent.directory, 'pq-bundle.json')
+  writeFileSync(document, await assay('bundle', 'show', '--pq', '--format', 'spiffe'))
+  assert.match(readFileSync(document, 'utf8'), /"kty": "AKP"/)
+  const roots = join(agent.directory, 'pq-bundle.pem')
+  writeFileSync(roots, await assay('bundle', 'show', '--pq'))
+  assert.equal(readFileSync(roots, 'utf8'), readFileSync(join(directory, 'bundle.0.pem'), 'utf8'))
+  const svid = join(directory, 'svid.0.pem')
+  const inspected = await assay(
+    'x509',
+    'inspect',
+    svid,
+    '--bundle',
+    roots,
+    '--pq-policy',
+    'require',
+  )
+  assert.match(inspected, /^Verified +by ML-DSA alone$/m)
+  assert.match(inspected, /^Verified PQ +yes, by /m)
+  const classical = join(agent.directory, 'bundle.pem')
+  await assert.rejects(assay('x509', 'inspect', svid, '--bundle', classical), { code: 4 })
+  const [jwt] = JSON.parse(await assay('fetch', 'jwt', '--pq', '--json', '--audience', 'db'))
+  const token = join(agent.directory, 'token')
+  writeFileSync(token, jwt.token)
+  const validate = ['validate', 'jwt', '--audience', 'db', '--svid-file', token]
+  assert.match(await assay(...validate, '--pq'), new RegExp(`^valid: ${web}$`, 'm'))
+  await assert.rejects(assay(...validate), { code: 2 })
+  assert.match(await assay('fetch', 'bundle', '--pq', '--format', 'jwt'), /AKP/)
+})
+
+test('without pq_signatures there is nothing post-quantum to be had, and it is said why', async () => {
+  await using server = await LiveServer.start({ settings: 'ratelimit: { attestation: false }' })
+  await using agent = await LiveAgent.start(server)
+  const parent = await agent.ready()
+  await server.createEntry({ parent, path: '/web', selectors: [ownSelector], more: { hint: 'pq' } })
+  await agent.ready(1)
+  const pq = agent.workloadConnection.client(PostQuantumDefinition)
+  using taken = new Taken((signal) => pq.fetchX509SVID({}, { metadata, signal }))
+  const refused = { code: 'unavailable', message: /pq_signatures: hybrid/ }
+  await assert.rejects(taken.next(), refused)
+  using classical = new Taken((signal) => agent.workload.fetchX509SVID({}, { metadata, signal }))
+  assert.equal(only(await classical.next()).hint, 'pq')
 })

@@ -1,13 +1,17 @@
+import { AssayError } from '#base/errors.ts'
+import { PostQuantumDefinition } from '#rpc/gen/assay/server/v1/post_quantum.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { Bundle as WireBundle } from '#rpc/gen/spire/api/types/bundle.ts'
 import { type Bundle, bundleFromPem, bundleToPem } from '#spiffe/bundle.ts'
 import { encodeBundle, parseBundle } from '#spiffe/bundle-json.ts'
+import { encodePqBundle } from '#spiffe/pq-bundle.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { authorityFingerprints } from '../authority-fingerprints.ts'
 import {
   type Command,
   type CommandContext,
   choice,
+  isOn,
   type Option,
   optional,
   readNamed,
@@ -16,7 +20,7 @@ import {
 } from '../command.ts'
 import { connectServer, serverOptions } from '../daemons.ts'
 import { count } from '../print.ts'
-import { bundleFromWire, pages, requireOk } from '../wire.ts'
+import { bundleFromWire, pages, pqBundleFromWire, requireOk } from '../wire.ts'
 
 function toWire(bundle: Bundle): WireBundle {
   return WireBundle.create({
@@ -49,13 +53,39 @@ function text(context: CommandContext, bundle: Bundle): string {
 const show: Command = {
   name: 'bundle show',
   summary: 'what verifiers of this trust domain need to know',
-  options: [formatOption, ...serverOptions],
+  options: [
+    formatOption,
+    {
+      name: 'pq',
+      summary: 'the post-quantum bundle instead: what verifies SVIDs by ML-DSA alone',
+    },
+    ...serverOptions,
+  ],
   details: `
 What an agent is started with:
 
-  assay bundle show > /etc/assay/bundle.pem`,
+  assay bundle show > /etc/assay/bundle.pem
+
+The post-quantum bundle is a document of its own, because clients that know no ML-DSA refuse whatever has such a key in
+it; it is for those alone that take post-quantum SVIDs. An agent needs none.`,
   async run(context) {
     using connection = await connectServer(context)
+    if (isOn(context, 'pq')) {
+      const answer = await connection
+        .client(PostQuantumDefinition)
+        .getBundle({}, { signal: context.signal })
+      const bundle = pqBundleFromWire(answer)
+      if (bundle.x509Authorities.length === 0) {
+        throw new AssayError(
+          'failed-precondition',
+          'the trust domain has no post-quantum authority: pq_signatures: hybrid in server.yaml gives it one',
+          { reason: 'no-pq-authority' },
+        )
+      }
+      const isDocument = context.json || choice(context, 'format', formats) === 'spiffe'
+      context.print(isDocument ? encodePqBundle(bundle) : bundleToPem(bundle).trimEnd())
+      return
+    }
     const bundle = await connection
       .client(BundleDefinition)
       .getBundle({}, { signal: context.signal })

@@ -1,7 +1,7 @@
 import { encodePem } from '#pki/pem.ts'
 import type { X509Context } from '#workload-client/workload-api.ts'
 import { all, type Command, choice, nowSeconds, optional } from '../command.ts'
-import { agentOptions } from '../daemons.ts'
+import { agentOptions, pqOption } from '../daemons.ts'
 import { blocks, timeLeftText, timeValue } from '../print.ts'
 import { certificatesPem, type SvidFile, writeSvidFiles } from '../svid-files.ts'
 import { withWorkloadApi } from '../workload-call.ts'
@@ -39,6 +39,7 @@ const fetchX509: Command = {
       value: 'DIRECTORY',
       summary: 'also write keys, certificates and bundles there; made with mode 0700',
     },
+    pqOption,
     ...agentOptions,
   ],
   details: `
@@ -67,6 +68,7 @@ const fetchJwt: Command = {
       summary: 'who the token is for',
     },
     { name: 'spiffe-id', value: 'ID', summary: 'only for this one of the identities' },
+    pqOption,
     ...agentOptions,
   ],
   details: 'A JWT-SVID is a bearer secret: whoever reads it may use it until it expires.',
@@ -108,6 +110,7 @@ const fetchBundle: Command = {
       choices: formats,
       summary: 'x509 (PEM, the default) or jwt (JWK sets)',
     },
+    pqOption,
     ...agentOptions,
   ],
   async run(context) {

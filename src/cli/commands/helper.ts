@@ -88,7 +88,10 @@ step. With --json each event is a line. Tells systemd when the files are there, 
       pid: process.pid,
       onError: (error) => context.note(`cannot tell systemd: ${error}`),
     })
-    using api = workloadApiAt(context, config.agent_address)
+    using api = workloadApiAt(context, {
+      address: config.agent_address,
+      kind: config.post_quantum ? 'post-quantum' : 'classical',
+    })
     const running = await Helper.open(config, api, {
       clock,
       random,

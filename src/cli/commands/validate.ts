@@ -1,5 +1,5 @@
 import { type Command, optional, readNamed, required, UsageError } from '../command.ts'
-import { agentOptions, connectWorkloadApi } from '../daemons.ts'
+import { agentOptions, connectWorkloadApi, pqOption } from '../daemons.ts'
 
 const validateJwt: Command = {
   name: 'validate jwt',
@@ -17,6 +17,7 @@ const validateJwt: Command = {
       summary:
         'the token itself, which every user of this machine then sees in the list of processes',
     },
+    pqOption,
     ...agentOptions,
   ],
   details: `

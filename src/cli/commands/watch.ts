@@ -2,7 +2,7 @@ import { Backoff } from '#base/backoff.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { X509Context } from '#workload-client/workload-api.ts'
 import { type Command, type CommandContext, nowSeconds } from '../command.ts'
-import { agentStreamOptions, streamWorkloadApi } from '../daemons.ts'
+import { agentStreamOptions, pqOption, streamWorkloadApi } from '../daemons.ts'
 import { timeText } from '../print.ts'
 import { withRemedy } from '../workload-call.ts'
 import { printX509, x509Record } from '../x509-svids.ts'
@@ -21,7 +21,7 @@ function printUpdate(context: CommandContext, x509: X509Context): void {
 const watch: Command = {
   name: 'watch',
   summary: 'print every X.509 update the calling process gets, until interrupted',
-  options: agentStreamOptions,
+  options: [pqOption, ...agentStreamOptions],
   details: `
 With --json each update is one line. While the agent is away, as when it restarts, it is tried again.`,
   async run(context) {

@@ -116,15 +116,33 @@ function lines({ certificate, words, verdict }: Inspected, now: number): readonl
 
 function verdictLines({ classical, pq, detail, issuers }: CertificateVerdict): [string, string][] {
   return [
-    ['Verified', classical === 'verified' ? `yes, by ${issuers.join(', by ')}` : 'no'],
-    ['Verified PQ', pq === undefined ? '' : pq === 'verified' ? 'yes' : `no: ${pq}`],
+    [
+      'Verified',
+      classical === 'verified'
+        ? `yes, by ${issuers.join(', by ')}`
+        : classical === 'none'
+          ? 'by ML-DSA alone'
+          : 'no',
+    ],
+    ['Verified PQ', pqVerdict({ classical, pq, issuers })],
     ['Why', detail],
   ]
+}
+
+function pqVerdict({
+  classical,
+  pq,
+  issuers,
+}: Pick<CertificateVerdict, 'classical' | 'pq' | 'issuers'>): string {
+  if (pq === undefined) return ''
+  if (pq !== 'verified') return `no: ${pq}`
+  return classical === 'none' ? `yes, by ${issuers.join(', by ')}` : 'yes'
 }
 
 /** Whether a script may go on with it. */
 function isAccepted(verdict: CertificateVerdict, policy: 'prefer' | 'require'): boolean {
   const { classical, pq } = verdict
+  if (classical === 'none') return pq === 'verified'
   return classical === 'verified' && (pq === 'verified' || (pq === 'absent' && policy === 'prefer'))
 }
 

@@ -94,6 +94,11 @@ export const helperConfigSchema = object({
   hint: text({ maxBytes: 1024 })
     .optional()
     .describe('Which of several identities: the one with this hint. Default: the first.'),
+  post_quantum: boolean()
+    .default(false)
+    .describe(
+      'Keep post-quantum SVIDs and bundles (ML-DSA) instead, of entries whose hint is `pq` or begins with `pq:`. For classical ones too run a second helper, with another cert_dir.',
+    ),
   jwt_svids: list(
     object({
       jwt_audience: text({ maxBytes: 2048 }).describe('Who the token is for.'),
