@@ -79,6 +79,9 @@ test(`${kills} times killed during rotations: it serves again in 5 s, and nobody
       assert.ok(tookMs < 5000, `it served again after ${Math.round(tookMs)} ms`)
       await checkKeys(assay)
     }
+  } catch (error) {
+    stop.abort()
+    throw error
   } finally {
     over.abort()
     await rotating.catch(() => stop.abort())

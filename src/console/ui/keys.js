@@ -229,7 +229,7 @@ export function renderKeys({ keys, now }) {
     ...authorities.map((key) => row(key, { from, until, now })),
   )
   list.style.setProperty('--now', String((now - from) / (until - from)))
-  const orphans = data.keys.length - authorities.length
+  const orphans = data.keys.filter(({ purpose }) => purpose === '').length
   replace(panel, [
     element('div', { class: 'scale-row' }, scale),
     list,

@@ -29,6 +29,7 @@ export interface KeysServiceDependencies {
   readonly authorities: Pick<
     AuthorityManager,
     | 'states'
+    | 'keysInPreparation'
     | 'health'
     | 'upstream'
     | 'acceptClock'
@@ -107,6 +108,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
   function status() {
     const states = [...authorities.states('x509'), ...authorities.states('jwt')]
     const named = new Set(states.map(({ keyId }) => keyId))
+    const inPreparation = authorities.keysInPreparation()
     return {
       ...signing(),
       pqWhere: keyManager.status().alternativeWhere ?? '',
@@ -115,7 +117,10 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
         ...keyManager
           .keys()
           .filter(({ id }) => !named.has(id))
-          .map((key) => orphanMessage(key, keyManager.place?.(key.id))),
+          .map((key) => ({
+            ...orphanMessage(key, keyManager.place?.(key.id)),
+            ...preparationMessage(inPreparation.get(key.id)),
+          })),
       ],
       propagation: propagation(),
       rotations: authorities.rotations().map(({ kind, rotation }) => ({
@@ -151,7 +156,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
     return {
       id: state.keyId,
       type: state.keyType,
-      purpose: state.kind === 'x509' ? 'x509-ca' : 'jwt',
+      purpose: purposes[state.kind],
       state: state.state,
       authorityId,
       createdAt: issuedAtSeconds,
@@ -173,6 +178,12 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
 
 /** What nodes report is theirs; the sum must fit the message. */
 const maxUint32 = 2 ** 32 - 1
+
+const purposes: Readonly<Record<AuthorityKindName, string>> = { x509: 'x509-ca', jwt: 'jwt' }
+
+/** For a moment, or for as long as an upstream does not answer, the key is there and the authority is not. */
+const preparationMessage = (kind: AuthorityKindName | undefined) =>
+  kind === undefined ? {} : { purpose: purposes[kind], state: 'preparing' }
 
 /** A key that no authority of this server has. */
 const orphanMessage = ({ id, type, alternative }: SigningKey, place?: KeyPlace): Key => ({

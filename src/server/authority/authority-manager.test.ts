@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import type { FakeClock } from '#base/fake-clock.ts'
+import { FakeClock } from '#base/fake-clock.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
@@ -14,6 +14,7 @@ import {
   seconds,
   trustDomain,
 } from '../../../test/support/authorities.ts'
+import { withPoints } from '../../../test/support/authority-life.ts'
 import type { KeyManagerStatus } from '../plugin/key-manager/key-manager.ts'
 import type { AuthorityEvent } from './authority-context.ts'
 import { AuthorityManager } from './authority-manager.ts'
@@ -413,6 +414,25 @@ test('AuthorityManager.orphanKeys() names authority keys that no journal has, an
   await keyManager.generateKey('x509-ca/A/20200101T000000Z', 'ec-p256')
   await keyManager.generateKey('bundle-endpoint', 'ec-p256')
   assert.deepEqual(manager.orphanKeys(), ['x509-ca/A/20200101T000000Z'])
+})
+
+test('AuthorityManager.keysInPreparation() names the key of an authority that is half made, which is no orphan', async () => {
+  const options = { ...authorityOptions(), clock: new FakeClock() }
+  let isFull = false
+  const cut = withPoints(options, (point) => {
+    if (isFull && point.endsWith('before updateBundle')) throw new Error('disk full')
+  })
+  using manager = await AuthorityManager.open(cut)
+  assert.deepEqual([...manager.keysInPreparation()], [])
+  isFull = true
+  await assert.rejects(manager.prepare('jwt'), /disk full/)
+  const [[keyId, kind] = ['', ''], ...others] = [...manager.keysInPreparation()]
+  assert.deepEqual([kind, others], ['jwt', []])
+  assert.ok(options.keyManager.key(keyId))
+  assert.deepEqual(manager.orphanKeys(), [])
+  isFull = false
+  await manager.round()
+  assert.deepEqual([...manager.keysInPreparation()], [])
 })
 
 function faultyKeyManager() {

@@ -367,6 +367,17 @@ export class AuthorityManager implements Disposable {
     return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
   }
 
+  /** Names of the keys of authorities that are being made, and of which kind they will be. They may not be there yet. */
+  keysInPreparation(): ReadonlyMap<string, AuthorityKindName> {
+    const kinds = ['x509', 'jwt'] as const
+    return new Map(
+      kinds.flatMap((kind) => {
+        const { preparing } = this.#kinds[kind].context.records
+        return preparing === undefined ? [] : [[preparing.keyId, kind] as const]
+      }),
+    )
+  }
+
   /** Names of authority keys in the key manager that no authority of this server has; they may be another's. */
   orphanKeys(): readonly string[] {
     const { x509, jwt } = this.#journal.value

@@ -112,7 +112,7 @@ export interface Key {
   type: string;
   /** x509-ca or jwt; empty for a key that no slot holds. */
   purpose: string;
-  /** prepared, active, old; empty for a key that no slot holds. */
+  /** preparing (has no authority yet), prepared, active, old; empty for a key that no slot holds. */
   state: string;
   /** As the local authority service names it: hex subject key id, or kid. */
   authorityId: string;
