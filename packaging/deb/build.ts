@@ -91,7 +91,7 @@ const packages: readonly Package[] = [
     depends: ['assay-common (= {version})', 'init-system-helpers (>= 1.60)', 'procps'],
     recommends: ['assay (= {version})'],
     suggests: ['softhsm2', 'apparmor'],
-    bundles: ['assay-server', 'assay-signer'],
+    bundles: ['assay-server', 'assay-signer', 'assay-signer-service'],
     packages: ['pkcs11js'],
     fill(staging) {
       const module = `${library}/node_modules/pkcs11js`
@@ -101,8 +101,10 @@ const packages: readonly Package[] = [
       const addon = 'build/Release/pkcs11.node'
       staging.copy(`${module}/${addon}`, join(source, addon))
       strip(join(staging.directory, module, addon))
-      daemon(staging, 'server', ['assay-server.service'])
-      for (const example of ['hsm-pin.conf', 'softhsm.conf'])
+      const signer = ['assay-signer.socket', 'assay-signer@.service']
+      daemon(staging, 'server', ['assay-server.service', ...signer])
+      staging.copy('/etc/apparmor.d/assay-signer', join(root, 'packaging/apparmor/assay-signer'))
+      for (const example of ['hsm-pin.conf', 'hsm-network.conf', 'softhsm.conf'])
         unit(staging, example, `/usr/share/doc/assay-server/examples/${example}`)
       unit(staging, 'assay-server.tmpfiles', '/usr/lib/tmpfiles.d/assay-server.conf')
     },

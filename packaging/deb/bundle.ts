@@ -7,6 +7,7 @@ import { build, type Metafile } from 'esbuild'
 export const programs = {
   'assay-server': 'src/server/main.ts',
   'assay-signer': 'src/hsm/signer/main.ts',
+  'assay-signer-service': 'src/signer/main.ts',
   'assay-agent': 'src/agent/main.ts',
   assay: 'src/cli/main.ts',
 } as const

@@ -42,8 +42,16 @@ export class PinRefusals {
     }
     const note = parseNote(text)
     if (note === undefined) return undefined
-    const file = await stat(pin.pinFile, { bigint: true }).catch(() => undefined)
-    const version = file === undefined ? '' : pinFileVersion(file)
+    let version = ''
+    try {
+      version = pinFileVersion(await stat(pin.pinFile, { bigint: true }))
+    } catch (error) {
+      // A signer of another user reads it where we may not look: whether it was written again cannot be told.
+      const isHidden = (error as NodeJS.ErrnoException).code === 'EACCES'
+      if (isHidden && note.pin.startsWith(describe({ ...pin, version }).slice(0, -3))) {
+        return note.detail
+      }
+    }
     return note.pin === describe({ ...pin, version }) ? note.detail : undefined
   }
 
