@@ -19,6 +19,7 @@ const previous = '0.0.1'
 const names = ['assay', 'assay-agent', 'assay-common', 'assay-server']
 const agentUnit = 'assay-agent.service'
 const serverUnit = 'assay-server.service'
+const signerUnit = 'assay-signer@.service'
 
 /** What apt would bring beside our own packages, and what stands for the hardware. */
 const debianPackages = [
@@ -152,13 +153,15 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     assert.equal(packed.stdout, stdout)
   })
 
-  for (const profile of ['assay-server', 'assay-agent'])
+  for (const profile of ['assay-server', 'assay-signer', 'assay-agent'])
     it(`have an AppArmor profile ${profile} that can be read`, async () => {
       await run('apparmor_parser', ['-QK', join(root, 'packaging/apparmor', profile)])
     })
 
   for (const [unit, dropIns, worst] of [
     [serverUnit, [], 1.5],
+    [signerUnit, [], 0.5],
+    [signerUnit, ['hsm-pin.conf', 'softhsm.conf'], 0.5],
     [agentUnit, [], 2.2],
     [agentUnit, ['program-selectors.conf'], 2.2],
   ] as const)
@@ -182,10 +185,12 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     assert.equal(await machine.property(agentUnit, 'UnitFileState'), 'enabled')
     for (const unit of [serverUnit, agentUnit, 'assay-agent.socket'])
       assert.equal(await machine.property(unit, 'ActiveState'), 'inactive', unit)
-    const installed = ['assay-agent.socket', serverUnit, agentUnit, 'assay-helper@.service']
+    const sockets = ['assay-agent.socket', 'assay-signer.socket']
+    const installed = [...sockets, serverUnit, signerUnit, agentUnit, 'assay-helper@.service']
     const { stderr } = await machine.try(['systemd-analyze', 'verify', '--man=no', ...installed])
     assert.equal(stderr, '')
-    assert.match(await machine.run(['id', 'assay-server', 'assay-agent']), /^uid=\d+.*\nuid=\d+/)
+    const users = await machine.run(['id', 'assay-server', 'assay-signer', 'assay-agent'])
+    assert.match(users, /^uid=\d+.*\nuid=\d+.*\nuid=\d+/)
   })
 
   step('come with a configuration that lacks what the operator must say', async () => {
@@ -229,8 +234,12 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     assert.equal(status, 0, stderr)
     assert.match(stderr, /^ {2}\+ trust_domain: example\.org$/m)
     assert.match(stderr, /the PIN goes into .*\/hsm-pin, encrypted for this machine/)
+    const { stdout } = await setup('server', '--dry-run', '--json')
+    assert.equal(JSON.parse(stdout).signer, 'service')
     assert.equal(await stateOf(machine), before)
     assert.equal(await machine.property(serverUnit, 'ActiveState'), 'inactive')
+    // As it was before the signer had a unit of its own; it gets that further below.
+    await machine.sh(`echo 'signer: server' >> /root/server-answers.yaml`)
   })
 
   step('say where a PIN goes that systemd cannot encrypt', async () => {
@@ -455,6 +464,64 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
       )
   })
 
+  step(
+    'move PIN and library to a signer of its own, whom the server cannot reach but by its socket',
+    async () => {
+      const doctor = () => machine.try(['assay', 'doctor', 'server'])
+      const isTold =
+        /signer +the server starts it, as its own user.*mend: assay setup server --signer service/s
+      assert.match((await doctor()).stdout, isTold)
+      await machine.sh(`
+      mkdir /etc/systemd/system/assay-signer@.service.d
+      mv /etc/systemd/system/assay-server.service.d/softhsm.conf /etc/systemd/system/assay-signer@.service.d/`)
+      const moving = ['assay', 'setup', 'server', '--signer', 'service']
+      const rehearsal = await machine.try([...moving, '--dry-run'])
+      assert.match(rehearsal.stderr, /\+ signer_socket_path: \/run\/assay-signer\/socket/)
+      // SoftHSM's keys are files of whoever made the token.
+      const [, mend = ''] =
+        /: (chown -R assay-signer \/var\/lib\/softhsm\/\S+)$/m.exec(rehearsal.stderr) ?? []
+      await machine.sh(mend)
+      await machine.run(moving)
+      assert.match((await doctor()).stdout, /ok +signer +a service of its own/)
+      const dropIns = await machine.sh('ls /etc/systemd/system/assay-s*.d')
+      assert.equal(dropIns.split('\n').filter((name) => name === 'hsm-pin.conf').length, 1)
+
+      const [pin = ''] = (await machine.sh('ls /run/credentials/assay-s*/hsm-pin')).split('\n')
+      assert.match(pin, /^\/run\/credentials\/assay-signer@/)
+      assert.equal(await machine.run(['cat', pin], { user: 'assay-signer' }), '123456')
+      assert.notEqual((await machine.try(['cat', pin], { user: 'assay-server' })).status, 0)
+      const [instance = ''] = /assay-signer@[^/]+/.exec(pin) ?? []
+      const mayStop = ['kill', '-STOP', await pidOf(instance)]
+      assert.match((await machine.try(mayStop, { user: 'assay-server' })).stderr, /not permitted/)
+      // Members of the server's group administer it, and sign nothing.
+      const knock = `/usr/lib/assay/node -e '
+      require("node:net").connect("/run/assay-signer/socket").on("error", ({ code }) => console.log(code)).on("connect", () => process.exit())'`
+      const member = 'setpriv --reuid=games --regid=assay-server --clear-groups'
+      assert.equal(await machine.sh(`${member} ${knock}`), 'EACCES')
+      assert.equal(
+        await machine.sh(`setpriv --reuid=assay-server --regid=games --clear-groups ${knock}`),
+        '',
+      )
+      for (const [unit, worst] of [
+        [instance, 0.5],
+        [serverUnit, 1.5],
+      ] as const) {
+        const { stdout } = await machine.try(['systemd-analyze', 'security', '--no-pager', unit])
+        const [, score] = /Overall exposure level for .*: ([\d.]+)/.exec(stdout) ?? []
+        assert.ok(Number(score) <= worst, `${unit}: ${score}`)
+      }
+
+      const server = await pidOf(serverUnit)
+      await machine.run(['systemctl', 'kill', '--signal=KILL', instance])
+      await machine.until(
+        ['systemctl', 'list-units', '--plain', '--no-legend', 'assay-signer@*'],
+        ({ stdout }) => /running/.test(stdout) && !stdout.includes(instance),
+      )
+      await machine.until(['assay', 'hsm', 'status'], ({ stdout }) => /^Signing +ok/.test(stdout))
+      assert.equal(await pidOf(serverUnit), server)
+    },
+  )
+
   step('name both versions to who goes back behind the datastore’s schema', async () => {
     const schema = `runuser -u assay-server -- /usr/lib/assay/node -e '
       const { DatabaseSync } = require("node:sqlite")
@@ -512,20 +579,23 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     const own = [
       '/etc/assay/bundle.pem',
       '/etc/assay/credentials/hsm-pin',
-      '/etc/systemd/system/assay-server.service.d/hsm-pin.conf',
-      '/etc/systemd/system/assay-server.service.d/softhsm.conf',
+      '/etc/systemd/system/assay-signer@.service.d/hsm-pin.conf',
+      '/etc/systemd/system/assay-signer@.service.d/softhsm.conf',
       '/etc/systemd/system/assay-agent.service.d/program-selectors.conf',
     ]
     await machine.run(['ls', ...own])
     await machine.sh(`
-      rm -r /etc/assay /etc/systemd/system/assay-server.service.d /etc/systemd/system/assay-agent.service.d
+      rm -r /etc/assay /etc/systemd/system/assay-s*.d /etc/systemd/system/assay-agent.service.d
       rm -r /var/lib/softhsm/tokens/* /root/*-answers.yaml
       rm -f /var/lib/systemd/credential.secret
-      test ! -e /run/assay`)
+      test ! -e /run/assay -a ! -e /run/assay-signer`)
     const left = await filesOf(machine)
     assert.deepEqual([...left.difference(untouched)], [])
     assert.deepEqual([...untouched.difference(left)], [])
-    assert.match(await machine.read('/etc/passwd'), /assay-server.*\n.*assay-agent/)
+    assert.match(
+      await machine.read('/etc/passwd'),
+      /assay-server.*\n.*assay-signer.*\n.*assay-agent/,
+    )
   })
 
   it('are as Debian wants packages', async () => {

@@ -6,7 +6,7 @@ import { ConfigError } from '#config/config-error.ts'
 import { parseConfig } from '#config/parse-config.ts'
 import type { Schema } from '#config/schema.ts'
 import { connectUnix } from '#rpc/client.ts'
-import { configWarnings, serverConfigSchema } from '#server/config.ts'
+import { configWarnings, type ServerConfig, serverConfigSchema } from '#server/config.ts'
 import { type Bundle, bundleToPem } from '#spiffe/bundle.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { loadTpmDescription } from '#tpm/device/description.ts'
@@ -19,13 +19,15 @@ import {
   optional,
   UsageError,
 } from '../command.ts'
+import { softHsmFindings } from '../doctor/signer-checks.ts'
 import { holding } from '../hold.ts'
-import { Answers, agentAnswersSchema, serverAnswersSchema } from '../setup/answers.ts'
+import { Answers, agentAnswersSchema, oneOfWords, serverAnswersSchema } from '../setup/answers.ts'
 import { place, startUnit, textOf, writeConfig } from '../setup/apply.ts'
 import { type Change, editConfig, valueIn } from '../setup/edit-config.ts'
 import { type Asking, askKeyPlace, askPinToKeep } from '../setup/key-manager.ts'
 import { keepPin, type PinStore, type PinToKeep } from '../setup/pin.ts'
 import { fetchBundle, parseFingerprint } from '../setup/pinned-bundle.ts'
+import { handOver, type SignerPlace, signerPlace, signerSocket } from '../setup/signer.ts'
 import { openTerminal, type Terminal } from '../setup/terminal.ts'
 
 const sharedOptions: readonly Option[] = [
@@ -70,19 +72,35 @@ function requireSame(name: string, before: string | undefined, now: string, path
 /** What is to be said of the keys, and the PIN that is to be kept for them. */
 interface ServerKeys {
   readonly pin: PinToKeep | undefined
+  /** Who uses the HSM; undefined: there is none. */
+  readonly signer: SignerPlace | undefined
   /** Undefined: the PIN stays where it is. */
   changes(store: PinStore | undefined): readonly Change[]
 }
 
 async function serverKeys(path: string, before: string, asking: Asking): Promise<ServerKeys> {
   const { answers } = asking
+  const asked = answers.given('signer')
+  if (asked !== undefined) oneOfWords('signer', 'service', 'server')(asked)
+  const signer = await signerPlace(asked, { path, before })
+  const signerChange: Change = [
+    ['signer_socket_path'],
+    signer === 'service' ? (valueIn(before, ['signer_socket_path']) ?? signerSocket) : undefined,
+  ]
   const isAsked = answers.given('keys') !== undefined || answers.given('module') !== undefined
-  if (!isAsked && /^key_manager:/m.test(before)) return { pin: undefined, changes: () => [] }
+  if (!isAsked && /^key_manager:/m.test(before)) {
+    const isPkcs11 = valueIn(before, ['key_manager', 'pkcs11']) !== undefined
+    return {
+      pin: undefined,
+      signer: isPkcs11 ? signer : undefined,
+      changes: () => (isPkcs11 ? [signerChange] : []),
+    }
+  }
   const keys = await askKeyPlace(asking)
   if (keys.kind === 'disk') {
     const change: Change = [['key_manager'], { disk: {} }]
     const isDisk = valueIn(before, ['key_manager', 'disk']) !== undefined
-    return { pin: undefined, changes: () => (isDisk ? [] : [change]) }
+    return { pin: undefined, signer: undefined, changes: () => (isDisk ? [] : [change]) }
   }
   const file = path.replace(/[^/]*$/, 'hsm-pin')
   const present = valueIn(before, ['key_manager', 'pkcs11'])
@@ -92,15 +110,32 @@ async function serverKeys(path: string, before: string, asking: Asking): Promise
     ...settings
   } = (present ?? {}) as Readonly<Record<string, unknown>>
   return {
-    pin: await askPinToKeep(asking, file),
+    pin: await askPinToKeep(asking, { file, signer }),
+    signer,
     changes(store) {
       const kept = had ?? (existsSync(file) ? file : undefined)
       const pinFile = store === undefined ? kept : store === 'file' ? file : undefined
       const token = { ...settings, module: keys.module, token_label: keys.label }
       const pkcs11 = { ...token, ...(pinFile !== undefined && { pin_file: pinFile }) }
-      return [[['key_manager'], { pkcs11 }]]
+      return [[['key_manager'], { pkcs11 }], signerChange]
     },
   }
+}
+
+/** Sees to it that the signer can use the HSM, and who else could no more. @returns whether anything changed. */
+async function signerHas(
+  signer: SignerPlace | undefined,
+  { key_manager: manager }: ServerConfig,
+  { context, dryRun }: { readonly context: CommandContext; readonly dryRun: boolean },
+): Promise<boolean> {
+  if (signer === undefined || manager.kind !== 'pkcs11') return false
+  const changed = await handOver(context, signer, { pinFile: manager.pin_file, dryRun })
+  if (signer === 'service') {
+    for (const { what, remedy } of await softHsmFindings(manager)) {
+      context.note(`warning: ${what}: ${remedy}`)
+    }
+  }
+  return changed
 }
 
 /** None while the server does not run. */
@@ -149,6 +184,13 @@ const server: Command = {
       summary:
         'keep it encrypted by systemd, or in a file of mode 0400; credential where systemd runs',
     },
+    {
+      name: 'signer',
+      value: 'WHO',
+      choices: ['service', 'server'],
+      summary:
+        "who has PIN and library: a service of its own (service), or the server's own user (server); service where the packages are",
+    },
     { name: 'endorsement-ca', value: 'PATH', summary: 'certificates of TPM makers, PEM' },
     {
       name: 'allow',
@@ -161,7 +203,8 @@ const server: Command = {
   ],
   details: `
 Asks on a terminal for what no option and no answers give; a secret is asked for or read from a file, and never an
-argument. Can be run again: it shows what changes, and keeps everything else that stands in the file.`,
+argument. Can be run again: it shows what changes, and keeps everything else that stands in the file. With --signer alone it
+hands the PIN over.`,
   async run(context) {
     const terminal = openTerminal(context.signal)
     const answers = await Answers.load(context, serverAnswersSchema, terminal)
@@ -191,10 +234,12 @@ argument. Can be run again: it shows what changes, and keeps everything else tha
     changes.push(...keys.changes(kept?.store))
     const after = checked(serverConfigSchema, { path, before }, changes)
     await writeConfig(context, { path, before, after }, { dryRun })
-    for (const warning of configWarnings(parseConfig(serverConfigSchema, after, { file: path }))) {
-      context.note(`warning: ${warning}`)
-    }
-    const changed = before !== after || kept?.changed === true
+    const config = parseConfig(serverConfigSchema, after, { file: path })
+    const isOther = before !== after || answers.given('signer') !== undefined
+    const signer = isOther ? keys.signer : undefined
+    const isHandedOver = await signerHas(signer, config, { context, dryRun })
+    for (const warning of configWarnings(config)) context.note(`warning: ${warning}`)
+    const changed = before !== after || kept?.changed === true || isHandedOver
     const started =
       !dryRun &&
       !isOn(context, 'no-start') &&
@@ -211,6 +256,7 @@ argument. Can be run again: it shows what changes, and keeps everything else tha
           dry_run: dryRun,
           started,
           pin_store: kept?.store,
+          signer: keys.signer,
           fingerprints,
           on_nodes: onNode,
         }),

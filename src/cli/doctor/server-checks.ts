@@ -13,6 +13,7 @@ import { inspectDatabase, schemaVersion } from '#server/offline/database-file.ts
 import type { CommandContext } from '../command.ts'
 import { type Check, type Finding, problem, warning, well } from './finding.ts'
 import { clockFindings, diskFindings, output, privateFindings, unitFindings } from './machine.ts'
+import { signerFindings } from './signer-checks.ts'
 
 /** What is known of a server. */
 export interface ServerSubject {
@@ -135,7 +136,7 @@ async function pinFindings(file: string): Promise<readonly Finding[]> {
     return [
       problem('key manager', `the PIN's file cannot be found: ${messageOf(error)}`, {
         why: 'the HSM signs for who knows the PIN alone',
-        remedy: `write the PIN into ${file}, with mode 0400 and the server's user as its owner`,
+        remedy: `write the PIN into ${file}, with mode 0400 and the user of the signer as its owner`,
       }),
     ]
   }
@@ -229,6 +230,7 @@ export const serverChecks: readonly Check<ServerSubject>[] = [
   { name: 'disk', run: ({ config }) => diskFindings(config.data_dir) },
   { name: 'datastore', run: datastoreFindings },
   { name: 'key manager', run: keyManagerFindings },
+  { name: 'signer', run: ({ config }) => signerFindings(config) },
   { name: 'port', run: portFindings },
   { name: 'server', run: runningFindings },
   { name: 'version', run: versionFindings },

@@ -17,6 +17,7 @@ export const serverAnswersSchema = object({
   token_label: word(),
   pin_file: path().optional(),
   pin_store: word(),
+  signer: word(),
   endorsement_ca: path().optional(),
   allow: word(),
 })

@@ -32,6 +32,13 @@ test('editConfig() sets keys and keeps comments, order and everything else', () 
   assert.equal(editConfig(edited, [reordered]), edited)
 })
 
+test('editConfig() takes a key away with its line, and no comment', () => {
+  const without = '# head\n\n# why\nsigner_socket_path: /s\n# next\na: 1\n'
+  const edited = editConfig(without, [[['signer_socket_path'], undefined]])
+  assert.equal(edited, '# head\n\n# why\n# next\na: 1\n')
+  assert.equal(editConfig(edited, [[['signer_socket_path'], undefined]]), edited)
+})
+
 test('editConfig() begins an empty file, and refuses what is no mapping', () => {
   assert.equal(
     editConfig('', [[['a', 'b'], 1]]),

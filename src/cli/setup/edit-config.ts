@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { isMap, parseDocument } from 'yaml'
 
-/** A key by its path, and what it is to be. */
+/** A key by its path, and what it is to be. Undefined: it goes, which a key on one line at the top can. */
 export type Change = readonly [path: readonly string[], value: unknown]
 
 /**
@@ -11,7 +11,12 @@ export type Change = readonly [path: readonly string[], value: unknown]
  * @throws SyntaxError when the text is not YAML of one mapping.
  */
 export function editConfig(text: string, changes: readonly Change[]): string {
-  const document = parseDocument(text)
+  // By its line, because what a document loses takes the comments above it along.
+  const gone = changes.filter(([path, value]) => path.length === 1 && value === undefined)
+  const kept = text
+    .split('\n')
+    .filter((line) => !gone.some(([[key]]) => line.startsWith(`${key}:`)))
+  const document = parseDocument(kept.join('\n'))
   const [error] = document.errors
   if (error !== undefined) throw new SyntaxError(`it is not YAML: ${error.message}`)
   if (document.contents !== null && !isMap(document.contents)) {

@@ -4,7 +4,8 @@ import { output } from '../doctor/machine.ts'
 import { askPin } from '../pin-prompt.ts'
 import { type Answers, oneOfWords } from './answers.ts'
 import { hasSystemd } from './apply.ts'
-import { type PinToKeep, pinCredential, pinIn } from './pin.ts'
+import { type PinToKeep, pinIn } from './pin.ts'
+import { pinCredentialFile, type SignerPlace } from './signer.ts'
 import type { Terminal } from './terminal.ts'
 
 /** Who is asked, and by whom. */
@@ -46,10 +47,10 @@ export async function askKeyPlace({ answers, terminal, context }: Asking): Promi
 /** Asks for the PIN to keep in `file` or as a credential; undefined: what is kept already stays. */
 export async function askPinToKeep(
   { answers, terminal, context }: Asking,
-  file: string,
+  { file, signer }: { readonly file: string; readonly signer: SignerPlace },
 ): Promise<PinToKeep | undefined> {
   const source = answers.given('pin_file')
-  const isKept = existsSync(file) || existsSync(pinCredential.file)
+  const isKept = existsSync(file) || existsSync(pinCredentialFile)
   if (source === undefined && (isKept || !terminal.canAsk)) return undefined
   if (source !== undefined && isKept && !existsSync(source)) {
     context.note(`there is no ${source}: the PIN that is kept already stays`)
@@ -70,7 +71,8 @@ export async function askPinToKeep(
   if (source !== undefined && source !== file) {
     context.note(`the PIN is in ${source} too, which is not needed any more: remove it`)
   }
-  return { value, store: store === undefined || store === 'credential' ? store : 'file', file }
+  const kept = store === undefined || store === 'credential' ? store : 'file'
+  return { value, store: kept, file, signer }
 }
 
 async function askedPin(context: CommandContext): Promise<string> {

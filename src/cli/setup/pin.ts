@@ -1,23 +1,22 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { chown, mkdir } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import process from 'node:process'
 import { utf8Bytes } from '#base/bytes.ts'
 import { AssayError } from '#base/errors.ts'
 import type { CommandContext } from '../command.ts'
 import { output } from '../doctor/machine.ts'
-import { loadOwnership } from '../helper/ownership.ts'
 import { hasSystemd, place, textOf } from './apply.ts'
+import {
+  giveFile,
+  passCredential,
+  pinCredentialFile,
+  type SignerPlace,
+  signerUsers,
+} from './signer.ts'
 
-/** As a credential that systemd decrypts for the server alone, or in a file that the server's user alone reads. */
+/** As a credential that systemd decrypts for the signer alone, or in a file that its user alone reads. */
 export type PinStore = 'credential' | 'file'
-
-/** Where systemd finds the encrypted PIN, and what has it look there. */
-export const pinCredential = {
-  file: '/etc/assay/credentials/hsm-pin',
-  dropIn: '/etc/systemd/system/assay-server.service.d/hsm-pin.conf',
-} as const
 
 /** A PIN, and where it is to be kept. */
 export interface PinToKeep {
@@ -25,6 +24,8 @@ export interface PinToKeep {
   /** Undefined: as a credential where systemd can keep one here, else in the file. */
   readonly store: PinStore | undefined
   readonly file: string
+  /** Who is to read it. */
+  readonly signer: SignerPlace
 }
 
 /** Where a PIN is now. */
@@ -46,7 +47,7 @@ export async function keepPin(
     if (why === undefined) {
       try {
         if (!dryRun) return { store: 'credential', changed: await storeCredential(context, pin) }
-        context.note(`the PIN goes into ${pinCredential.file}, encrypted for this machine`)
+        context.note(`the PIN goes into ${pinCredentialFile}, encrypted for this machine`)
         return { store: 'credential', changed: true }
       } catch (error) {
         if (!(error instanceof AssayError)) throw error
@@ -60,13 +61,13 @@ export async function keepPin(
       )
     }
     context.note(
-      `warning: the PIN is not encrypted for this machine, because ${why}: it goes into ${pin.file}, which root and the server's user can read`,
+      `warning: the PIN is not encrypted for this machine, because ${why}: it goes into ${pin.file}, which root and ${signerUsers[pin.signer]} can read`,
     )
   }
   return { store: 'file', changed: !dryRun && (await storeFile(context, pin)) }
 }
 
-/** Why systemd cannot keep a secret for the server here; undefined: it can. */
+/** Why systemd cannot keep a secret for a service here; undefined: it can. */
 async function noCredentials(): Promise<string | undefined> {
   if (!hasSystemd()) return 'systemd does not run here'
   const version = await output('systemd-creds', ['--version'])
@@ -75,25 +76,18 @@ async function noCredentials(): Promise<string | undefined> {
 
 /** @returns whether anything was written. */
 async function storeCredential(context: CommandContext, pin: PinToKeep): Promise<boolean> {
-  const { file, dropIn } = pinCredential
-  let changed = false
-  if (!(await isEncrypted(pin.value))) {
-    await mkdir(dirname(file), { recursive: true, mode: 0o700 })
-    await encrypt(['encrypt', '--name=hsm-pin', '-', file], pin.value)
-    changed = true
+  const isNew = !(await isEncrypted(pin.value))
+  if (isNew) {
+    await mkdir(dirname(pinCredentialFile), { recursive: true, mode: 0o700 })
+    await encrypt(['encrypt', '--name=hsm-pin', '-', pinCredentialFile], pin.value)
   }
-  const text = `[Service]\nLoadCredentialEncrypted=hsm-pin:${file}\n`
-  if (await place(context, dropIn, { content: utf8Bytes(text), mode: 0o644 })) {
-    changed = true
-    await output('systemctl', ['daemon-reload'])
-  }
-  return changed
+  return (await passCredential(context, pin.signer)) || isNew
 }
 
 /** Whether the credential that is there is this PIN: encrypted anew it would be other bytes each time. */
 async function isEncrypted(pin: string): Promise<boolean> {
-  if (!existsSync(pinCredential.file)) return false
-  const decrypt = ['decrypt', '--name=hsm-pin', '--newline=no', pinCredential.file, '-']
+  if (!existsSync(pinCredentialFile)) return false
+  const decrypt = ['decrypt', '--name=hsm-pin', '--newline=no', pinCredentialFile, '-']
   return (await output('systemd-creds', decrypt)) === pin
 }
 
@@ -118,16 +112,13 @@ async function encrypt(args: readonly string[], input: string): Promise<void> {
   throw new AssayError('failed-precondition', `systemd-creds cannot encrypt it: ${why}`)
 }
 
-/** Writes the PIN where the server's user alone can read it. @returns whether it was not there already. */
-async function storeFile(context: CommandContext, { file, value }: PinToKeep): Promise<boolean> {
+/** Writes the PIN where the signer's user alone can read it. @returns whether it was not there already. */
+async function storeFile(
+  context: CommandContext,
+  { file, value, signer }: PinToKeep,
+): Promise<boolean> {
   const changed = await place(context, file, { content: utf8Bytes(value), mode: 0o400 })
-  if (process.geteuid?.() !== 0) return changed
-  try {
-    const { uid, gid } = await loadOwnership('assay-server', undefined)
-    if (uid !== undefined && gid !== undefined) await chown(file, uid, gid)
-  } catch {
-    context.note(`there is no user assay-server: chown ${file} to the one the server runs as`)
-  }
+  await giveFile(context, file, signer)
   return changed
 }
 
