@@ -189,7 +189,7 @@ const server: Command = {
       value: 'WHO',
       choices: ['service', 'server'],
       summary:
-        "who has PIN and library: a service of its own (service), or the server's own user (server); service where the packages are",
+        'who uses the HSM: a user of its own (service; where the packages are), or the server',
     },
     { name: 'endorsement-ca', value: 'PATH', summary: 'certificates of TPM makers, PEM' },
     {
@@ -203,8 +203,8 @@ const server: Command = {
   ],
   details: `
 Asks on a terminal for what no option and no answers give; a secret is asked for or read from a file, and never an
-argument. Can be run again: it shows what changes, and keeps everything else that stands in the file. With --signer alone it
-hands the PIN over.`,
+argument. Can be run again: it shows what changes, and keeps everything else that stands in the file. With
+--signer alone it hands the PIN over.`,
   async run(context) {
     const terminal = openTerminal(context.signal)
     const answers = await Answers.load(context, serverAnswersSchema, terminal)
