@@ -21,6 +21,8 @@ const authority: CertificateAuthority = {
     Promise.resolve({ ...issued, certificates: [], serialNumber: '1', authorityId: 'a' }),
   issueJwtSvid: () =>
     Promise.reject(new AssayError('unavailable', 'no key', { reason: 'key-manager-down' })),
+  issueDownstreamCa: () =>
+    Promise.resolve({ certificates: [], serialNumber: '1', expiresAtSeconds: 1, authorityId: 'a' }),
   issuePqX509Svid: () => authority.issueX509Svid(x509),
   issuePqJwtSvid: () => authority.issueJwtSvid(jwt),
 }
@@ -34,6 +36,7 @@ async function counted(namespaces: Namespaces | undefined): Promise<readonly str
   })
   await metered.issueX509Svid(x509)
   await metered.issueX509Svid(agent)
+  await metered.issueDownstreamCa(x509)
   await assert.rejects(metered.issueJwtSvid(jwt), { reason: 'key-manager-down' })
   return (await metrics.exposition()).split('\n').filter((line) => /^assay_.*svids/.test(line))
 }
@@ -42,6 +45,7 @@ test('meteredAuthority() counts what is signed by type, and what is not by reaso
   assert.deepEqual(await counted(undefined), [
     'assay_svids_issued_total{type="x509"} 1',
     'assay_svids_issued_total{type="agent"} 1',
+    'assay_svids_issued_total{type="x509-ca"} 1',
     'assay_svids_refused_total{type="jwt",reason="key-manager-down"} 1',
   ])
 })

@@ -27,6 +27,16 @@ export function meteredAuthority(
       ),
     issueJwtSvid: (request) =>
       counted('jwt', request.spiffeId, () => authority.issueJwtSvid(request)),
+    async issueDownstreamCa(request) {
+      try {
+        const issued = await authority.issueDownstreamCa(request)
+        metrics.svidIssued('x509-ca')
+        return issued
+      } catch (error) {
+        metrics.svidRefused('x509-ca', reasonOf(error))
+        throw error
+      }
+    },
     issuePqX509Svid: (request) =>
       counted('x509', request.spiffeId, () => authority.issuePqX509Svid(request)),
     issuePqJwtSvid: (request) =>
@@ -48,11 +58,11 @@ export function meteredAuthority(
       return svid
     } catch (error) {
       history.refused()
-      metrics.svidRefused(
-        type,
-        (error instanceof AssayError ? error.reason : undefined) ?? 'internal',
-      )
+      metrics.svidRefused(type, reasonOf(error))
       throw error
     }
   }
 }
+
+const reasonOf = (error: unknown): string =>
+  (error instanceof AssayError ? error.reason : undefined) ?? 'internal'

@@ -203,3 +203,65 @@ workload_attestors: { unix: {} }
   )
   assert.equal(JSON.parse((await fetched()).stdout).svids[0].spiffe_id, assay.id('/me'))
 })
+
+/** SPIRE's server as one below another, which it reaches with the SVID that the agent at `agentSocket` gives it. */
+function nestedServerConfiguration(assay: Installation, agentSocket: string): string {
+  return `server {
+  bind_address = "127.0.0.1"
+  bind_port = "0"
+  socket_path = "${assay.at('nested/server.sock')}"
+  trust_domain = "${assay.trustDomain}"
+  data_dir = "${assay.at('nested')}"
+  ca_ttl = "1h"
+  default_x509_svid_ttl = "10m"
+}
+plugins {
+  DataStore "sql" {
+    plugin_data { database_type = "sqlite3", connection_string = "${assay.at('nested/datastore.sqlite3')}" }
+  }
+  NodeAttestor "join_token" { plugin_data {} }
+  KeyManager "memory" { plugin_data {} }
+  UpstreamAuthority "spire" {
+    plugin_data {
+      server_address = "127.0.0.1"
+      server_port = "${assay.serverPort}"
+      workload_api_socket = "${agentSocket}"
+    }
+  }
+}
+`
+}
+
+test("SPIRE's server runs below ours, and what it signs is verified with our bundle", {
+  skip,
+}, async () => {
+  await using assay = new Installation()
+  await assay.startServer('memory')
+  const { token } = (await assay.ask('token', 'generate')) as { token: string }
+  await assay.startAgent(`join_token: { token: ${token} }`)
+  const [node] = (await assay.ask('agent', 'list')) as readonly { id: string }[]
+  const selector = `unix:uid:${uid}`
+  await assay.createEntry(node?.id ?? '', assay.id('/nested'), selector, '--downstream')
+  mkdirSync(assay.at('nested'))
+  writeFileSync(assay.at('nested.conf'), nestedServerConfiguration(assay, assay.workloadSocket))
+  await using nested = new Daemon(
+    'spire-server',
+    [spireServer, 'run', '-config', assay.at('nested.conf')],
+    { log: assay.at('nested.log') },
+  )
+  const socket = ['-socketPath', assay.at('nested/server.sock')]
+  await nested.waitUntil(
+    async () => (await finished(spireServer, ['healthcheck', ...socket])).status === 0,
+  )
+  const minted = ['x509', 'mint', '-spiffeID', assay.id('/below'), '-write', assay.at('nested')]
+  await output(spireServer, [...minted, ...socket])
+  writeFileSync(assay.at('bundle.pem'), await assay.assay('bundle', 'show', ...assay.atServer()))
+  const chain = assay.at('nested/svid.pem')
+  const verify = ['verify', '-x509_strict', '-CAfile', assay.at('bundle.pem'), '-untrusted', chain]
+  assert.match(await output('openssl', [...verify, chain]), /OK/)
+  const jwt = ['jwt', 'mint', '-spiffeID', assay.id('/below'), '-audience', 'a', ...socket]
+  const [header = ''] = (await output(spireServer, jwt)).split('.')
+  const { kid } = JSON.parse(Buffer.from(header, 'base64url').toString()) as { kid: string }
+  const ours = await assay.assay('bundle', 'show', '--format', 'spiffe', ...assay.atServer())
+  assert.match(ours, new RegExp(kid), 'its JWT key is published in our bundle')
+})

@@ -3,7 +3,9 @@ import { after, test } from 'node:test'
 import { base64Url, parseBase64Url, utf8Text } from '#base/bytes.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
+import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
+import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import { csrOf, idOf, LiveServer } from '../support/live-server.ts'
 
@@ -184,4 +186,81 @@ test('every issued serial is in the audit log', async () => {
   assert.equal(record?.['action'], '/spire.api.server.svid.v1.SVID/BatchNewX509SVID')
   assert.equal(record?.['caller'], agent.id)
   assert.deepEqual(record?.['issued'], [`${mine.id} ${serialNumber}`])
+})
+
+test('NewDownstreamX509CA gives a downstream server a CA below ours, and the bundle', async () => {
+  await live.createEntry({ parent: agent.id, path: '/below', more: { downstream: true } })
+  const below = live.connect(await live.mint('/below')).client(SVIDDefinition)
+  const csr = csrOf(key, ['spiffe://example.org'])
+  const answer = await below.newDownstreamX509CA({ csr, preferredTtl: 600 })
+  const ca = leafOf(answer.caCertChain)
+  assert.deepEqual(ca.uris, ['spiffe://example.org'])
+  assert.equal(ca.basicConstraints?.isCa, true)
+  assert.equal(ca.publicKey.toHex(), key.publicKey.toHex())
+  assert.equal(ca.notAfterSeconds - ca.notBeforeSeconds, 610)
+  const authorities = answer.x509Authorities.map((der) => parseCertificate(der))
+  const [above] = authorities.filter(
+    ({ subjectKeyId }) => subjectKeyId?.toHex() === ca.authorityKeyId?.toHex(),
+  )
+  assert.ok(above, 'the authority that signed it is in the bundle')
+  const record = live
+    .audited()
+    .findLast(({ action }) => String(action).endsWith('NewDownstreamX509CA'))
+  assert.match(JSON.stringify(record), /"serialNumber":"\d+".*spiffe:\/\/example\.org\/below/)
+
+  const { results } = await live.local.client(EntryDefinition).batchDeleteEntry({
+    ids: (await live.local.client(EntryDefinition).listEntries({})).entries
+      .filter(({ downstream }) => downstream)
+      .map(({ id }) => id),
+  })
+  assert.equal(results.length, 1)
+  await assert.rejects(below.newDownstreamX509CA({ csr }), { code: 'permission-denied' })
+})
+
+for (const [who, connection] of [
+  ['an agent', () => agent.connection],
+  ['an operator', () => live.local],
+  ['nobody', () => live.connect()],
+] as const) {
+  test(`NewDownstreamX509CA gives ${who} no CA`, async () => {
+    const client = connection().client(SVIDDefinition)
+    await assert.rejects(client.newDownstreamX509CA({ csr: csrOf(key) }), {
+      code: 'permission-denied',
+    })
+  })
+}
+
+test('NewDownstreamX509CA gives a workload without a downstream entry no CA', async () => {
+  const workload = live.connect(await live.mint('/mine')).client(SVIDDefinition)
+  await assert.rejects(workload.newDownstreamX509CA({ csr: csrOf(key) }), {
+    code: 'permission-denied',
+  })
+})
+
+test('NewDownstreamX509CA refuses a request without a key, or whose sender does not have it', async () => {
+  await live.createEntry({ parent: agent.id, path: '/below', more: { downstream: true } })
+  const below = live.connect(await live.mint('/below')).client(SVIDDefinition)
+  for (const request of [
+    {},
+    { csr: tampered },
+    { csr: Uint8Array.of(1) },
+    { csr: csrOf(key), preferredTtl: -1 },
+  ]) {
+    await assert.rejects(below.newDownstreamX509CA(request), { code: 'invalid-argument' })
+  }
+})
+
+test('the authority above a downstream CA is not retired before that CA ends', async () => {
+  const below = live.connect(await live.mint('/below')).client(SVIDDefinition)
+  await below.newDownstreamX509CA({ csr: csrOf(key) })
+  const stop = new AbortController()
+  const rotating = live.local
+    .client(KeysDefinition)
+    .rotate({ kind: 'x509', retire: true, afterSeconds: 0 }, { signal: stop.signal })
+  for await (const { step, detail } of rotating) {
+    assert.notEqual(step, 'revoked')
+    if (step !== 'replacing' || !/downstream/.test(detail)) continue
+    stop.abort()
+    break
+  }
 })

@@ -7,14 +7,16 @@ import type {
   BatchNewX509SVIDResponse_Result,
   MintJWTSVIDRequest,
   MintX509SVIDRequest,
+  NewDownstreamX509CARequest,
   NewJWTSVIDRequest,
   NewX509SVIDParams,
 } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import type { JWTSVID } from '#rpc/gen/spire/api/types/jwtsvid.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
-import { parseSpiffeId, pathOf, type SpiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
+import { parseSpiffeId, pathOf, type SpiffeId, spiffeId, trustDomainOf } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
+import type { BundleCache } from '../bundle/bundle-cache.ts'
 import type {
   CertificateAuthority,
   IssuedJwtSvid,
@@ -44,6 +46,7 @@ export interface SvidServiceDependencies {
   readonly authority: CertificateAuthority
   readonly authorities: Pick<AuthorityManager, 'noteMinted'>
   readonly holdings: Pick<NodeHoldings, 'handedOut'>
+  readonly bundles: Pick<BundleCache, 'bundle'>
   readonly guard: Guard
 }
 
@@ -84,10 +87,10 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
       if (covered !== undefined) {
         throw malformed('CSR', `a wildcard covers its DNS name ${covered}; leave one out`)
       }
-      const spiffeId = workloadId(parseUri(uri))
-      guard.checkIssue(context, spiffeId)
+      const id = workloadId(parseUri(uri))
+      guard.checkIssue(context, id)
       const svid = await authority.issueX509Svid({
-        spiffeId,
+        spiffeId: id,
         publicKey: csr.publicKey,
         dnsNames: csr.dnsNames,
         ttlSeconds: ttl,
@@ -103,10 +106,10 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
     },
 
     async mintJWTSVID({ id, audience, ttl }: MintJWTSVIDRequest, context: CallContext) {
-      const spiffeId = workloadId(parseIdMessage(id, 'SPIFFE ID'))
-      guard.checkIssue(context, spiffeId)
+      const subject = workloadId(parseIdMessage(id, 'SPIFFE ID'))
+      guard.checkIssue(context, subject)
       const svid = await authority.issueJwtSvid({
-        spiffeId,
+        spiffeId: subject,
         audience,
         ttlSeconds: ttl,
         includeJti: false,
@@ -118,7 +121,36 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
 
     mintWITSVID: unimplemented('WIT-SVIDs are not supported'),
     batchNewWITSVID: unimplemented('WIT-SVIDs are not supported'),
-    newDownstreamX509CA: unimplemented('downstream authorities are not supported'),
+
+    /**
+     * A CA for a server below this one. Nothing of the request but its key is used. Until that CA ends, whoever retires
+     * the authority above it waits: of what it has signed nobody here knows.
+     */
+    async newDownstreamX509CA(
+      { csr: der, preferredTtl }: NewDownstreamX509CARequest,
+      context: CallContext,
+    ) {
+      if (der.length === 0) throw malformed('CSR', 'it is missing')
+      const { publicKey } = readCsr(der)
+      const ca = await authority.issueDownstreamCa({ publicKey, ttlSeconds: preferredTtl })
+      await authorities.noteMinted(ca.authorityId, ca.expiresAtSeconds)
+      notesOf(context).subject = spiffeId(trustDomain, '')
+      notesOf(context).details = {
+        serialNumber: ca.serialNumber,
+        expiresAt: ca.expiresAtSeconds,
+        authorityId: ca.authorityId,
+      }
+      const bundle = dependencies.bundles.bundle(trustDomain)
+      if (bundle === undefined) {
+        throw new AssayError('not-found', `bundle not found: ${trustDomain}`, {
+          reason: 'bundle-not-found',
+        })
+      }
+      return {
+        caCertChain: [...ca.certificates],
+        x509Authorities: bundle.x509Authorities.map(({ certificate }) => certificate),
+      }
+    },
   }
 
   function workloadId(id: SpiffeId): SpiffeId {

@@ -153,6 +153,7 @@ export class AuthorityManager implements Disposable {
       random,
       time: this.#time,
       defaults: options.svidDefaults,
+      ca: { ttlSeconds: options.caTtlSeconds, subject: options.caSubject },
       onSign: (keyId, untilSeconds) => this.#signedUntil.begin(keyId, untilSeconds),
     })
     this.#assumeSigned()
@@ -299,7 +300,7 @@ export class AuthorityManager implements Disposable {
     }
   }
 
-  /** An X.509-SVID was signed for an operator. It is remembered for good before this returns. */
+  /** An X.509-SVID was signed for an operator, or a CA for a downstream server. It is remembered for good before this returns. */
   async noteMinted(authorityId: string, untilSeconds: number): Promise<void> {
     const { records } = this.#kinds.x509.context
     await this.#exclusively(() => records.noteMinted(authorityId, untilSeconds))

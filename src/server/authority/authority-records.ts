@@ -61,7 +61,7 @@ export class AuthorityRecords {
     return this.#signedUntil.isSigning(keyId)
   }
 
-  /** An SVID that expires then was signed for an operator. */
+  /** An SVID that expires then was signed for an operator, or a CA for a downstream server. */
   async noteMinted(authorityId: string, untilSeconds: number): Promise<void> {
     const isNews = ({ issued, mintedUntilSeconds = 0 }: AuthorityRecord): boolean =>
       issued?.authorityId === authorityId && mintedUntilSeconds < untilSeconds

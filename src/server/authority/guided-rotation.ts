@@ -325,6 +325,9 @@ function describe(
     const nodes = unknown.length === 1 ? '1 node has' : `${unknown.length} nodes have`
     reasons.push(`${nodes} not said what ${unknown.length === 1 ? 'it holds' : 'they hold'}`)
   }
-  if (isMinted) reasons.push('an SVID that was minted by hand is valid until then')
+  if (isMinted)
+    reasons.push(
+      'an SVID that was minted by hand, or the CA of a downstream server, is valid until then',
+    )
   return reasons.join('; ')
 }

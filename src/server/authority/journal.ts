@@ -34,7 +34,10 @@ interface RecordHead {
   readonly startedAtSeconds: number
   /** Unix time at which the last of what it signed expires, as far as it was noted. Zero: it has signed nothing. */
   readonly signedUntilSeconds: number
-  /** The same of X.509-SVIDs that were signed for operators, whom nobody asks to replace them. Undefined: none. */
+  /**
+   * The same of X.509-SVIDs that were signed for operators, whom nobody asks to replace them, and of CAs for downstream
+   * servers. Undefined: none.
+   */
   readonly mintedUntilSeconds?: number
 }
 

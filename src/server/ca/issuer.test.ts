@@ -297,6 +297,7 @@ test('issueX509Svid() releases nothing that is not as meant', async () => {
       jwtSvidTtlSeconds: 60,
       jwtIssuer: undefined,
     },
+    ca: { ttlSeconds: 60, subject: defaultCaSubject },
     onSign: () => ({ [Symbol.dispose]() {} }),
   })
   const request = { spiffeId: workload, publicKey: await newPublicKey(), ttlSeconds: 0 }

@@ -1,6 +1,7 @@
 import { base64Url, utf8Bytes } from '#base/bytes.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
+import { draftCaCertificate, withSerialNumber } from '#issuance/ca-certificate.ts'
 import { agentProfile, serverProfile } from '#issuance/profile.ts'
 import { newSerialNumbers, serialNumberText } from '#issuance/serial-numbers.ts'
 import { backdateSeconds } from '#issuance/template.ts'
@@ -8,21 +9,24 @@ import { verifyIssued } from '#issuance/verify-issued.ts'
 import { type Certificate, parseCertificate } from '#pki/certificate.ts'
 import { checkIssuers } from '#pki/chain.ts'
 import { compactJws, type JwsAlgorithm, maxTokenCharacters } from '#pki/jws.ts'
+import { attributeType, encodeName, type NameAttribute } from '#pki/name.ts'
 import { parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
 import { type MlDsaJwsAlgorithm, mlDsaJwsAlgorithm } from '#pq-crypto/ml-dsa-jose.ts'
 import { encodeJwtSvid } from '#spiffe/jwt-svid.ts'
-import { type SpiffeId, serverId } from '#spiffe/spiffe-id.ts'
+import { type SpiffeId, serverId, spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { KeyType, SigningKey } from '../plugin/key-manager/key-manager.ts'
 import type {
   CertificateAuthority,
+  DownstreamCaRequest,
+  IssuedDownstreamCa,
   IssuedJwtSvid,
   IssuedX509Svid,
   JwtSvidRequest,
   X509SvidRequest,
 } from './certificate-authority.ts'
 import type { IssueTime } from './issue-time.ts'
-import { permitJwtSvid, permitX509Svid, type X509Permit } from './permit.ts'
+import { permitDownstreamCa, permitJwtSvid, permitX509Svid, type X509Permit } from './permit.ts'
 import { type JwtSigner, signForX509, withAlternative, type X509Signer } from './signer.ts'
 
 /** Where an {@link Issuer} gets what it signs with: the authorities that are active now. */
@@ -43,6 +47,14 @@ export interface SvidDefaults {
   readonly jwtIssuer: string | undefined
 }
 
+/** What CAs below the active authority have in common. */
+export interface DownstreamCaDefaults {
+  /** When a request leaves it open. */
+  readonly ttlSeconds: number
+  /** To which their place and serial number are added. */
+  readonly subject: readonly NameAttribute[]
+}
+
 /** Makes SVIDs with the active authorities, and reads each X.509-SVID back before it is released. */
 export class Issuer implements CertificateAuthority {
   readonly #trustDomain: TrustDomain
@@ -50,6 +62,7 @@ export class Issuer implements CertificateAuthority {
   readonly #time: IssueTime
   readonly #random: Random
   readonly #defaults: SvidDefaults
+  readonly #ca: DownstreamCaDefaults
   readonly #newSerialNumber: () => Uint8Array
   readonly #onSign: (keyId: string, validUntilSeconds: number) => Disposable
 
@@ -59,6 +72,7 @@ export class Issuer implements CertificateAuthority {
     readonly time: IssueTime
     readonly random: Random
     readonly defaults: SvidDefaults
+    readonly ca: DownstreamCaDefaults
     /**
      * Told before each signature until when (Unix time) what is signed is valid; what it returns is disposed of once
      * that is signed. It must not throw.
@@ -70,6 +84,7 @@ export class Issuer implements CertificateAuthority {
     this.#time = deps.time
     this.#random = deps.random
     this.#defaults = deps.defaults
+    this.#ca = deps.ca
     this.#newSerialNumber = newSerialNumbers(deps.random)
     this.#onSign = deps.onSign
   }
@@ -131,6 +146,39 @@ export class Issuer implements CertificateAuthority {
       serialNumber: serialNumberText(fields.serialNumber),
       expiresAtSeconds: fields.notAfterSeconds,
       authorityId: signer.rootId,
+    }
+  }
+
+  async issueDownstreamCa(request: DownstreamCaRequest): Promise<IssuedDownstreamCa> {
+    const permit = permitDownstreamCa(this.#trustDomain, request)
+    const { certificate: authority, key, chain, path, rootId } = this.#signers.x509()
+    const now = this.#time.now()
+    const { ttlSeconds, subject } = this.#ca
+    const serialNumber = this.#newSerialNumber()
+    const unit = {
+      type: attributeType.organizationalUnit,
+      value: `DOWNSTREAM-${chain.length + 1}`,
+    }
+    const draft = draftCaCertificate(
+      {
+        trustDomain: this.#trustDomain,
+        subject: withSerialNumber([...subject, unit], serialNumber),
+        serialNumber,
+        notBeforeSeconds: now - backdateSeconds,
+        notAfterSeconds: cappedEnd(now, permit.ttlSeconds || ttlSeconds, authority.notAfterSeconds),
+        publicKey: permit.publicKey,
+      },
+      authority,
+    )
+    checkRoomBelow(draft.unsigned, { path, trustDomain: this.#trustDomain })
+    const { notAfterSeconds } = draft.unsigned
+    using _signing = this.#onSign(key.id, notAfterSeconds)
+    const { raw } = draft.finish(await signForX509(key, draft.toBeSigned))
+    return {
+      certificates: [raw, ...chain],
+      serialNumber: serialNumberText(serialNumber),
+      expiresAtSeconds: notAfterSeconds,
+      authorityId: rootId,
     }
   }
 
@@ -262,6 +310,35 @@ function checkConstraints(der: Uint8Array, issuers: readonly Certificate[]): voi
       reason: 'svid-request-not-allowed',
       cause,
     })
+  }
+}
+
+/**
+ * Whether what `ca` will sign can be verified up to the root, as far as those on the path to it can object: path lengths
+ * and name constraints.
+ */
+function checkRoomBelow(
+  ca: Certificate,
+  {
+    path,
+    trustDomain,
+  }: { readonly path: readonly Certificate[]; readonly trustDomain: TrustDomain },
+): void {
+  const leaf: Certificate = {
+    ...ca,
+    issuer: ca.subject,
+    subject: encodeName([{ type: attributeType.commonName, value: 'workload' }]),
+    uris: [spiffeId(trustDomain, '/workload')],
+    basicConstraints: undefined,
+  }
+  try {
+    checkIssuers([leaf, ca, ...path])
+  } catch (cause) {
+    throw new AssayError(
+      'failed-precondition',
+      `cannot issue a CA for a downstream server: what it signs would not be accepted: ${messageOf(cause)}`,
+      { reason: 'no-room-below', cause },
+    )
   }
 }
 

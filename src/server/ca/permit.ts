@@ -1,10 +1,14 @@
 import { AssayError, messageOf } from '#base/errors.ts'
 import { type CertificateProfile, leafProfile } from '#issuance/profile.ts'
 import { checkKeyStrength, describePublicKey } from '#pki/public-key.ts'
-import { maxSpiffeIdBytes, type SpiffeId } from '#spiffe/spiffe-id.ts'
+import { maxSpiffeIdBytes, type SpiffeId, spiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { dnsNameFault } from '../entry/dns-name.ts'
-import type { JwtSvidRequest, X509SvidRequest } from './certificate-authority.ts'
+import type {
+  DownstreamCaRequest,
+  JwtSvidRequest,
+  X509SvidRequest,
+} from './certificate-authority.ts'
 
 declare const permitBrand: unique symbol
 
@@ -18,6 +22,11 @@ export interface X509Permit extends X509SvidRequest {
 /** A request a JWT-SVID may be made of. Only {@link permitJwtSvid} makes one. */
 export interface JwtPermit extends JwtSvidRequest {
   readonly [permitBrand]: 'jwt'
+}
+
+/** A request a CA may be made of. Only {@link permitDownstreamCa} makes one. */
+export interface DownstreamCaPermit extends DownstreamCaRequest {
+  readonly [permitBrand]: 'ca'
 }
 
 const maxDnsNames = 256
@@ -79,6 +88,26 @@ export function permitJwtSvid(trustDomain: TrustDomain, request: JwtSvidRequest)
     }
   }
   return request as JwtPermit
+}
+
+/**
+ * Checks that a CA may be made of a request: the TTL is a whole number of seconds, and the key is of an allowed type and
+ * size.
+ *
+ * @throws AssayError `invalid-argument` that names the first one that fails.
+ */
+export function permitDownstreamCa(
+  trustDomain: TrustDomain,
+  { publicKey, ttlSeconds }: DownstreamCaRequest,
+): DownstreamCaPermit {
+  const refuse = refusal('a CA', spiffeId(trustDomain, ''))
+  if (!isTtl(ttlSeconds)) throw refuse(badTtl(ttlSeconds))
+  try {
+    checkClassicalKey(publicKey)
+  } catch (cause) {
+    throw refuse(messageOf(cause), cause)
+  }
+  return { publicKey, ttlSeconds } as DownstreamCaPermit
 }
 
 const checkClassicalKey = (publicKey: Uint8Array): void =>

@@ -28,7 +28,9 @@ export interface X509Signer {
   readonly chain: readonly Uint8Array[]
   /** Subject key identifier of the root, lower-case hex: what a bundle and agents know the authority by. */
   readonly rootId: string
-  /** The authority and all above it when one of them constrains names; empty when none does. */
+  /** The authority and all above it, the root last. */
+  readonly path: readonly Certificate[]
+  /** The same when one of them constrains names; empty when none does. */
   readonly constrainedBy: readonly Certificate[]
   readonly key: SigningKey
   readonly templates: ReadonlyMap<CertificateProfile, CertificateTemplate>
@@ -95,6 +97,7 @@ export function newX509Signer(
     certificate,
     rootId: (path.at(-1)?.subjectKeyId ?? keyId).toHex(),
     chain: path.slice(0, -1).map(({ raw }) => raw),
+    path,
     constrainedBy: path.some(constrainsNames) ? path : [],
     key,
     templates: new Map([workloadProfile, agentProfile, serverProfile].map(template)),
