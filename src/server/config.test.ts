@@ -86,6 +86,22 @@ test('serverConfigSchema has P-384 keys alone with the crypto_profile cnsa2', ()
   assert.throws(() => parse(`${cnsa2}jwt_key_type: ec-p256\n`), /jwt_key_type is ec-p256, and/)
 })
 
+test('pq_signatures is refused below an upstream authority, which signs classically', () => {
+  const upstream =
+    'upstream_authority: { disk: { cert_file_path: /etc/assay/ca.pem, key_file_path: /etc/assay/ca.key } }\n'
+  assert.equal(parse(`${least}key_manager: { disk: {} }\n${upstream}`).pq_signatures, 'off')
+  for (const set of ['', 'pq_parameter_set: ml-dsa-87\n']) {
+    assert.throws(
+      () => parse(`${least}key_manager: { disk: {} }\n${upstream}pq_signatures: hybrid\n${set}`),
+      (error) =>
+        error instanceof ConfigError &&
+        /upstream_authority signs .* classically alone.*leave one of the two out/.test(
+          error.message,
+        ),
+    )
+  }
+})
+
 test('pq_signatures is off by default; the parameter set follows the crypto_profile', () => {
   const least_ = `${least}key_manager: { memory: {} }\n`
   const of = (lines: string) => pqParameterSet(parse(`${least_}${lines}`))

@@ -448,7 +448,7 @@ function resolveConfig<W extends Written>(written: W) {
   }
   if (written.pq_signatures === 'hybrid' && written.upstream_authority !== undefined) {
     throw new SyntaxError(
-      'pq_signatures is hybrid, and upstream_authority signs classically alone: a chain below it cannot be verified',
+      'pq_signatures is hybrid, and upstream_authority signs the certificate of this server classically alone: no chain below it could be verified both ways (docs/post-quantum.md); leave one of the two out',
     )
   }
   const parameterSet =
