@@ -47,7 +47,10 @@ export interface CallContext {
   readonly signal: AbortSignal
   /** Values of one request header (lower-case name), in order; empty when absent. */
   metadata(name: string): readonly string[]
-  /** Random, one a call: the same in every log line and audit record about it, and sent back as `assay-request-id`. */
+  /**
+   * One a call: the same in every log line and audit record about it, and sent back as `assay-request-id`. Random, or as
+   * a client with a SPIFFE ID has named it.
+   */
   readonly requestId: string
 }
 

@@ -9,7 +9,7 @@ import {
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import type { MethodDefinition, Partially } from './service.ts'
-import { errorFromStatus, type FailedCall } from './status.ts'
+import { errorFromStatus, type FailedCall, requestIdHeader } from './status.ts'
 
 /** What may be said about one call. */
 export interface CallOptions {
@@ -17,6 +17,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal
   /** The server is told, and stops working on it. Default: none. */
   readonly timeoutMs?: number
+  /** What the server is to call this call in its log, if it knows us. A UUID. */
+  readonly requestId?: string
   /** Request headers, by lower-case name. */
   readonly metadata?: Readonly<Record<string, string>>
 }
@@ -60,6 +62,7 @@ class Limits implements Disposable {
     options.signal?.throwIfAborted()
     for (const [name, value] of Object.entries(options.metadata ?? {}))
       this.metadata.set(name, value)
+    if (options.requestId !== undefined) this.metadata.set(requestIdHeader, options.requestId)
     if (options.timeoutMs !== undefined) {
       // Eight digits are all that the header has room for.
       const milliseconds = Math.min(Math.max(1, Math.ceil(options.timeoutMs)), 99_999_999)

@@ -2,6 +2,9 @@ import type { Metadata } from '@grpc/grpc-js'
 import type { AssayError } from '#base/errors.ts'
 import { type Random, randomUuid } from '#base/random.ts'
 import type { CallContext, Peer } from './call.ts'
+import { requestIdHeader } from './status.ts'
+
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 /** What a {@link ServerCall} is made of. */
 export interface ServerCallOptions {
@@ -38,8 +41,15 @@ export class ServerCall implements CallContext {
   }
 
   get requestId(): string {
-    this.#requestId ??= randomUuid(this.#random)
+    this.#requestId ??= this.#givenId() ?? randomUuid(this.#random)
     return this.#requestId
+  }
+
+  /** A stranger must not be able to write somebody else's id into the log. */
+  #givenId(): string | undefined {
+    if (this.peer.kind !== 'tls' || this.peer.spiffeId === undefined) return undefined
+    const [id = ''] = this.metadata(requestIdHeader)
+    return uuid.test(id) ? id : undefined
   }
 
   get aborted(): boolean {

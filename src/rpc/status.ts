@@ -31,7 +31,8 @@ const foreignCodes: ReadonlyMap<status, { code: ErrorCode; reason: string }> = n
 ])
 
 const reasonHeader = 'assay-reason'
-const requestIdHeader = 'assay-request-id'
+/** Trailer of a failed call, and header by which a client that has shown who it is names its call. */
+export const requestIdHeader = 'assay-request-id'
 const detailsHeader = 'grpc-status-details-bin'
 const detailsType = 'type.googleapis.com/spire.api.types.PermissionDeniedDetails'
 
@@ -105,9 +106,19 @@ export function errorFromStatus(failed: FailedCall): AssayError {
 
 /** The id under which the server logged the call that ended in `error`, for a person to look it up by. */
 export function requestIdOf(error: unknown): string | undefined {
-  const cause = error instanceof AssayError ? error.cause : undefined
-  const metadata = (cause as Partial<FailedCall> | undefined)?.metadata
-  return metadata instanceof Metadata ? textOf(metadata, requestIdHeader) : undefined
+  for (let at = error; at instanceof AssayError; at = at.cause) {
+    const metadata = (at.cause as Partial<FailedCall> | undefined)?.metadata
+    const id = metadata instanceof Metadata ? textOf(metadata, requestIdHeader) : undefined
+    if (id !== undefined) return id
+  }
+  return undefined
+}
+
+/** {@link errorFromStatus} for one item that failed in a call which did not, and was named `requestId`. */
+export function errorFromItem({ code, message }: WireStatus, requestId: string): AssayError {
+  const metadata = new Metadata()
+  metadata.set(requestIdHeader, requestId)
+  return errorFromStatus({ code, details: message, metadata })
 }
 
 function textOf(metadata: Metadata, name: string): string | undefined {

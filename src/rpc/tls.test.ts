@@ -31,6 +31,7 @@ import { type Connection, type ConnectTlsOptions, connectTls } from './client.ts
 import { HealthDefinition } from './gen/grpc/health/v1/health.ts'
 import { AgentDefinition } from './gen/spire/api/server/agent/v1/agent.ts'
 import type { RpcServer } from './server.ts'
+import { requestIdOf } from './status.ts'
 import type { TlsIdentity } from './tls.ts'
 import type { ListenTlsOptions, TlsHandshake, TlsListener, VerifiedClient } from './tls-listener.ts'
 
@@ -545,5 +546,30 @@ describe('connectTls()', () => {
     })
     assert.throws(() => pinned.exporter('EXPORTER-assay-test', 32), { reason: 'not-connected' })
     assert.equal(second.peers.length, 0)
+  })
+})
+
+describe('a request id', () => {
+  const named = '01234567-89ab-4cde-8f01-23456789abcd'
+  const idGivenTo = (connection: Connection, requestId: string): Promise<string | undefined> =>
+    connection
+      .client(AgentDefinition)
+      .countAgents({}, { requestId })
+      .then(
+        () => assert.fail('it is not implemented'),
+        (error: unknown) => requestIdOf(error),
+      )
+
+  it('is what a client with a SPIFFE ID has named its call, when that is a UUID', async () => {
+    await using served = await serveTls()
+    const connection = served.connect({ identity: identityOf(agentSvid) })
+    assert.equal(await idGivenTo(connection, named), named)
+    assert.match((await idGivenTo(connection, `${named}0`)) ?? '', /^[0-9a-f-]{36}$/)
+    assert.match((await idGivenTo(connection, 'admin')) ?? '', /^[0-9a-f-]{36}$/)
+  })
+
+  it('is not what a stranger says', async () => {
+    await using served = await serveTls()
+    assert.notEqual(await idGivenTo(served.connect(), named), named)
   })
 })

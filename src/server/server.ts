@@ -332,7 +332,12 @@ async function openParts(
     isConnected: (agentId) => connected.has(agentId),
     clock,
   })
-  const audit = new Audit({ log: config.audit_log_enabled ? log.unfiltered : silentLog, clock })
+  const audit = new Audit({
+    log: config.audit_log_enabled ? log.unfiltered : silentLog,
+    clock,
+    onLeftOut: (records) => metrics.linesLeftOut('audit', records),
+  })
+  resources.defer(() => audit.close())
   const upstreamAuthority = newUpstreamAuthority(config, process)
   if (upstreamAuthority !== undefined) resources.use(upstreamAuthority)
   const authorities = resources.use(

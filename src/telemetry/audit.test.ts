@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
-import { Audit, type Decision, maxRefusals } from './audit.ts'
+import { Audit, type Decision, maxRefusals, refusalBounds } from './audit.ts'
 import { openLog } from './log.ts'
 
 const refused = (requestId: string): Decision => ({
@@ -71,4 +71,28 @@ test('Audit.refusals() has neither what was allowed, nor what failed, nor other 
   const { attestationType: _, ...call } = refused('3')
   audit.record(call)
   assert.deepEqual(audit.refusals(), [])
+})
+
+test('Audit.record() bounds the records of who is refused in a loop, counts the rest, and leaves out nothing allowed', async () => {
+  const lines: Record<string, unknown>[] = []
+  const clock = new FakeClock()
+  const sink = { write: (line: string) => lines.push(JSON.parse(line)) }
+  const log = openLog({ level: 'info', format: 'json', clock, sink })
+  const leftOut: number[] = []
+  const audit = new Audit({ log, clock, onLeftOut: (records) => leftOut.push(records) })
+  for (let i = 0; i < refusalBounds.perSource + 40; i++) {
+    audit.record({ ...refused(`${i}`), caller: `uid=7 gid=7 pid=${i}` })
+    audit.record({ ...refused(`${i}`), result: 'allowed', caller: 'uid=7 gid=7 pid=7' })
+  }
+  audit.record({ ...refused('other'), caller: 'spiffe://example.org/a' })
+  const count = (result: string) => lines.filter((line) => line['result'] === result).length
+  assert.equal(count('refused'), refusalBounds.perSource + 1)
+  assert.equal(count('allowed'), refusalBounds.perSource + 40)
+  await clock.advance(Temporal.Duration.from({ seconds: 10 }))
+  const { action, lines: more, sources } = lines.at(-1) ?? {}
+  assert.deepEqual(
+    [action, more, sources, leftOut],
+    ['refusals-not-recorded', 40, { 'uid=7 gid=7': 40 }, [40]],
+  )
+  audit.close()
 })

@@ -1,4 +1,5 @@
 import type { Clock } from '#base/clock.ts'
+import { type LeftOut, LineLimit } from '#base/line-limit.ts'
 import type { Log, LogFields } from '#base/log.ts'
 
 /** What was decided about one request: who asked, what, from where, and how it ended. */
@@ -55,29 +56,60 @@ export interface Refusal {
 /** How many refusals are remembered; the oldest goes first. */
 export const maxRefusals = 256
 
+/** Most records, in ten seconds, of calls that were not allowed. What was allowed is always recorded. */
+export const refusalBounds = { perSource: 60, total: 600 }
+
 /** A refused caller chooses some of these texts. */
 const maxTextLength = 1024
 
 /**
  * Writes one record per decision to its own stream (the field `audit: true`) and remembers the last refused
- * attestations, so that an operator can ask why a node does not join.
+ * attestations, so that an operator can ask why a node does not join. A caller who is refused again and again is
+ * recorded up to {@link refusalBounds}, and then counted.
  */
 export class Audit {
   readonly #log: Log
   readonly #clock: Clock
   readonly #refusals: Refusal[] = []
+  readonly #limit: LineLimit
 
-  /** `log` must write whatever the log level is: `ProcessLog.unfiltered`. */
-  constructor({ log, clock }: { readonly log: Log; readonly clock: Clock }) {
+  /**
+   * `log` must write whatever the log level is: `ProcessLog.unfiltered`. `onLeftOut` is told how many records were not
+   * written, for counting.
+   */
+  constructor({
+    log,
+    clock,
+    onLeftOut = () => {},
+  }: {
+    readonly log: Log
+    readonly clock: Clock
+    readonly onLeftOut?: (records: number) => void
+  }) {
     this.#log = log.child({ audit: true })
     this.#clock = clock
+    this.#limit = new LineLimit({
+      clock,
+      bounds: refusalBounds,
+      onLeftOut: (leftOut) => {
+        this.#recordLeftOut(leftOut)
+        onLeftOut(leftOut.lines)
+      },
+    })
+  }
+
+  /** Records what is still to be said of refusals that have no record. */
+  close(): void {
+    this.#limit[Symbol.dispose]()
   }
 
   record(decision: Decision): void {
     const { details, message, ...fields } = decision
     // Not under its own name, which is the line's: of two members of one name readers see the last.
     const why = message !== undefined && { why: bounded(message) }
-    this.#log.info({ ...details, ...fields, ...why }, `${decision.action} ${decision.result}`)
+    if (decision.result === 'allowed' || this.#limit.admits(sourceOf(decision))) {
+      this.#log.info({ ...details, ...fields, ...why }, `${decision.action} ${decision.result}`)
+    }
     if (decision.result !== 'refused' || decision.attestationType === undefined) return
     if (this.#refusals.length === maxRefusals) this.#refusals.shift()
     this.#refusals.push({
@@ -100,10 +132,28 @@ export class Audit {
     )
   }
 
+  #recordLeftOut({ lines, seconds, sources }: LeftOut): void {
+    this.#log.info(
+      {
+        action: 'refusals-not-recorded',
+        result: 'refused',
+        caller: 'server',
+        lines,
+        seconds,
+        sources,
+      },
+      `${lines} more calls were not allowed in ${seconds} seconds, and have no record of their own`,
+    )
+  }
+
   /** The last refused attestations, newest first; `limit` zero: all that are remembered. */
   refusals(limit = 0): readonly Refusal[] {
     return this.#refusals.toReversed().slice(0, limit === 0 ? maxRefusals : limit)
   }
 }
+
+/** Another process of the same user, or another connection of the same client, is the same source. */
+const sourceOf = ({ caller, address }: Decision): string =>
+  bounded(caller === '' ? address : caller.replace(/ pid=\d+$/, ''))
 
 const bounded = (text: string): string => text.slice(0, maxTextLength)

@@ -51,6 +51,8 @@ const help = {
   assay_pq_migration:
     'What live nodes have that holds out against quantum computers, and what not: nodes by the signatures of their SVIDs, connections by their key agreement, X.509-SVIDs by their authorities.',
   assay_tls_handshake_failures_total: 'TLS handshakes that failed at this server, by reason.',
+  assay_log_lines_left_out_total:
+    'Lines about calls and connections that were refused, and that were not written because there were too many, by kind.',
   assay_server_reachable: '1 while the agent has its stream to the server.',
   assay_last_sync_timestamp_seconds: 'Unix time of the last word of the server.',
   assay_clock_offset_seconds: 'How far the clock of the server is ahead of that of this node.',
@@ -155,6 +157,7 @@ export class Metrics {
   readonly #peersVerified = this.#counter('assay_peers_verified_total', 'pq')
   readonly #pqMigration = this.#gauge('assay_pq_migration', 'what', 'state')
   readonly #tlsFailures = this.#counter('assay_tls_handshake_failures_total', 'reason')
+  readonly #linesLeftOut = this.#counter('assay_log_lines_left_out_total', 'kind')
   readonly #serverReachable = this.#gauge('assay_server_reachable')
   readonly #lastSync = this.#gauge('assay_last_sync_timestamp_seconds')
   readonly #clockOffset = this.#gauge('assay_clock_offset_seconds')
@@ -335,6 +338,11 @@ export class Metrics {
 
   tlsHandshakeFailure(reason: 'no-common-group' | 'other'): void {
     this.#tlsFailures.inc({ reason })
+  }
+
+  /** `audit`: records of the server; `workloads`: refusals of the Workload API. */
+  linesLeftOut(kind: 'audit' | 'workloads', lines: number): void {
+    this.#linesLeftOut.inc({ kind }, lines)
   }
 
   serverReachable(isReachable: boolean): void {

@@ -210,7 +210,7 @@ export class ServerClient implements Issuer, Disposable {
     entries: readonly AgentEntry[],
     signal: AbortSignal,
   ): Promise<readonly (X509Svid | AssayError)[]> {
-    const { workloadKeyType: keyType, issuerIdOf, clock } = this.#options
+    const { workloadKeyType: keyType, issuerIdOf, clock, random } = this.#options
     const client = this.#live().client(SVIDDefinition)
     return signX509Svids(
       entries,
@@ -219,6 +219,7 @@ export class ServerClient implements Issuer, Disposable {
         send: (request, options) => client.batchNewX509SVID(request, options),
         issuerIdOf,
         clock,
+        random,
       },
       signal,
     )
@@ -228,7 +229,7 @@ export class ServerClient implements Issuer, Disposable {
     entries: readonly AgentEntry[],
     signal: AbortSignal,
   ): Promise<readonly (X509Svid | AssayError)[]> {
-    const { pqParameterSet, issuerIdOf, clock } = this.#options
+    const { pqParameterSet, issuerIdOf, clock, random } = this.#options
     const client = this.#live().client(PostQuantumDefinition)
     return signX509Svids(
       entries,
@@ -237,6 +238,7 @@ export class ServerClient implements Issuer, Disposable {
         send: (request, options) => client.batchNewX509SVID(request, options),
         issuerIdOf,
         clock,
+        random,
       },
       signal,
     )

@@ -1,7 +1,7 @@
-import { Metadata } from '@grpc/grpc-js'
 import { equalBytes } from '#base/bytes.ts'
 import type { Clock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
+import { type Random, randomUuid } from '#base/random.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { exportPkcs8, generateKeyPair, type KeyType } from '#pki/private-key.ts'
 import { generateMlDsaKeyPair, type MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
@@ -11,7 +11,7 @@ import type {
   BatchNewX509SVIDResponse,
   BatchNewX509SVIDResponse_Result,
 } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
-import { errorFromStatus } from '#rpc/status.ts'
+import { errorFromItem } from '#rpc/status.ts'
 import { spiffeIdOf } from '#spiffe/x509-svid.ts'
 import type { AgentEntry } from '../manager/agent-entry.ts'
 import type { X509Svid } from '../manager/x509-svid.ts'
@@ -60,11 +60,16 @@ export interface X509SigningOptions {
   /** Has the server sign, an answer for each item. */
   readonly send: (
     request: BatchNewX509SVIDRequest,
-    options: { readonly signal: AbortSignal; readonly timeoutMs: number },
+    options: {
+      readonly signal: AbortSignal
+      readonly timeoutMs: number
+      readonly requestId: string
+    },
   ) => Promise<BatchNewX509SVIDResponse>
   /** Names the authority that a chain (DER, leaf first) ends at. */
   readonly issuerIdOf: (chain: readonly Uint8Array[]) => string
   readonly clock: Clock
+  readonly random: Random
 }
 
 /**
@@ -74,7 +79,7 @@ export interface X509SigningOptions {
  */
 export async function signX509Svids(
   entries: readonly AgentEntry[],
-  { newKey, send, issuerIdOf, clock }: X509SigningOptions,
+  { newKey, send, issuerIdOf, clock, random }: X509SigningOptions,
   signal: AbortSignal,
 ): Promise<readonly (X509Svid | AssayError)[]> {
   const keys: RequestedKey[] = []
@@ -85,7 +90,8 @@ export async function signX509Svids(
     keys.push(key)
     params.push({ entryId: entry.id, csr: key.csr })
   }
-  const { results } = await send({ params }, { signal, timeoutMs: limitMs })
+  const requestId = randomUuid(random)
+  const { results } = await send({ params }, { signal, timeoutMs: limitMs, requestId })
   if (results.length !== entries.length) {
     throw new AssayError(
       'internal',
@@ -97,7 +103,7 @@ export async function signX509Svids(
     const key = keys[i]
     if (result === undefined || key === undefined) throw new RangeError('unreachable')
     try {
-      return x509SvidFrom(result, { entry, key, issuerIdOf })
+      return x509SvidFrom(result, { entry, key, issuerIdOf, requestId })
     } catch (error) {
       return error instanceof AssayError ? error : unusable(entry, error)
     }
@@ -111,12 +117,10 @@ function x509SvidFrom(
     readonly entry: AgentEntry
     readonly key: RequestedKey
     readonly issuerIdOf: (chain: readonly Uint8Array[]) => string
+    readonly requestId: string
   },
 ): X509Svid {
-  if (status !== undefined && status.code !== 0) {
-    const { code, message: details } = status
-    throw errorFromStatus({ code, details, metadata: new Metadata() })
-  }
+  if (status !== undefined && status.code !== 0) throw errorFromItem(status, of.requestId)
   const certificates = (svid?.certChain ?? []).map(owned)
   const [leaf] = certificates
   if (leaf === undefined) throw new SyntaxError('it holds no certificate')

@@ -1,3 +1,4 @@
+import { LineLimit } from '#base/line-limit.ts'
 import type { Random } from '#base/random.ts'
 import { PostQuantumDefinition } from '#rpc/gen/assay/workload/v1/post_quantum.ts'
 import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
@@ -48,6 +49,9 @@ const bounds = { maxConcurrentStreams: 64, maxRequestBytes: 32 * 1024 }
  */
 const maxCancelsPerSecond = 50_000
 
+/** Lines about refused calls in ten seconds; a source is a user. */
+const refusalBounds = { perSource: 20, total: 200 }
+
 /** A TPM takes seconds to attest; a server that is away is not to hold everybody up. */
 const startGrace = Temporal.Duration.from({ seconds: 10 })
 
@@ -56,7 +60,7 @@ export async function openWorkloadApi(
   config: AgentConfig,
   dependencies: WorkloadEndpointDependencies,
 ): Promise<void> {
-  const { resources, identities, status, clock, random, activated } = dependencies
+  const { resources, identities, status, metrics, clock, random, activated } = dependencies
   const log = dependencies.log.child({ component: 'workload-api' })
   const server = resources.use(new RpcServer({ log, random, clock }))
   server.use(measuring(dependencies))
@@ -70,6 +74,16 @@ export async function openWorkloadApi(
     allowedForeignJwtClaims: config.allowed_foreign_jwt_claims,
     logSelectors: config.log_selectors,
     grace: resources.use(new StartGrace({ identities, status, clock, limit })),
+    refusalLines: resources.use(
+      new LineLimit({
+        clock,
+        bounds: refusalBounds,
+        onLeftOut: (leftOut) => {
+          log.warn({ ...leftOut }, 'more calls of the Workload API were refused than have a line')
+          metrics.linesLeftOut('workloads', leftOut.lines)
+        },
+      }),
+    ),
     log,
   }
   server.addService(

@@ -1,6 +1,7 @@
 import { equalBytes } from '#base/bytes.ts'
 import type { Clock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
+import type { LineLimit } from '#base/line-limit.ts'
 import type { Log } from '#base/log.ts'
 import type { CallContext, Encoded } from '#rpc/call.ts'
 import type {
@@ -11,6 +12,7 @@ import type {
   ValidateJWTSVIDResponse,
 } from '#rpc/gen/spiffe/workload/workload.ts'
 import type { Handlers } from '#rpc/service.ts'
+import { requestIdOf } from '#rpc/status.ts'
 import type { Bundle, JwtAuthority } from '#spiffe/bundle.ts'
 import { encodeJwks } from '#spiffe/bundle-json.ts'
 import { type ValidatedJwtSvid, validateJwtSvid } from '#spiffe/jwt-svid.ts'
@@ -72,6 +74,8 @@ export interface WorkloadApiOptions {
   /** Beginnings of selectors that the log may show. */
   readonly logSelectors: readonly string[]
   readonly grace: StartGrace
+  /** Bounds the lines about refused calls, by user. */
+  readonly refusalLines: Pick<LineLimit, 'admits'>
   readonly clock: Clock
   readonly log: Log
 }
@@ -129,7 +133,7 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
           (entry) => wanted === undefined || entry.spiffeId === wanted,
         ),
       )
-      if (entries.length === 0) throw this.#noIdentity(context)
+      if (entries.length === 0) throw this.#noIdentity()
       const { identities } = this.#options
       const svids = await Promise.all(
         entries.map(async (entry) => {
@@ -150,7 +154,7 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
       if (request.svid === '') throw invalid('svid must be specified')
       const caller = await this.#admit(context)
       const bundles = this.#bundlesOf(caller)
-      if (bundles === undefined) throw this.#noIdentity(context)
+      if (bundles === undefined) throw this.#noIdentity()
       const nowSeconds = Math.trunc(this.#nowMs() / 1000)
       const { validateJwtSvid: validate } = this.#options.kind
       const token = validated(request, validate, { bundles, nowSeconds })
@@ -180,7 +184,7 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
         const seen = caller.version
         this.#requireSynchronized()
         if (this.#entriesOf(caller).length === 0 && !this.#admitsAnyone(kind)) {
-          throw this.#noIdentity(context)
+          throw this.#noIdentity()
         }
         if (kind === 'x509-svid') identities.want(caller)
         const next = answer(caller)
@@ -308,9 +312,9 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
     return { encoded, bundle: bundles[0], svids: [] }
   }
 
-  #noIdentity({ requestId }: CallContext): AssayError {
-    const message = `${this.#options.kind.noIdentity} (request ${requestId})`
-    return new AssayError('permission-denied', message, { reason: 'no-identity-issued' })
+  #noIdentity(): AssayError {
+    const { noIdentity } = this.#options.kind
+    return new AssayError('permission-denied', noIdentity, { reason: 'no-identity-issued' })
   }
 
   /** Keeps and logs a refusal, and says what the caller gets to know of it. */
@@ -319,12 +323,16 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
     const selectors = this.#callers.get(context) ?? []
     const reason = error.reason ?? error.code
     this.#options.refusals.record(context, { selectors, reason })
-    const { logSelectors, log } = this.#options
-    const shown = selectors.filter((each) => logSelectors.some((start) => each.startsWith(start)))
+    const told = withRequestIds(error, context.requestId)
+    const { logSelectors, log, refusalLines } = this.#options
     const { peer } = context
+    if (!refusalLines.admits(peer.kind === 'unix' ? `uid=${peer.uid}` : '')) return told
+    const shown = selectors.filter((each) => logSelectors.some((start) => each.startsWith(start)))
+    const serverRequestId = requestIdOf(error)
     log.info(
       {
         requestId: context.requestId,
+        ...(serverRequestId !== undefined && { serverRequestId }),
         method: context.method,
         ...(peer.kind === 'unix' && { pid: peer.pid, uid: peer.uid }),
         reason,
@@ -333,7 +341,7 @@ export class WorkloadApi implements Handlers<SpiffeWorkloadAPIDefinition> {
       },
       'a call of the Workload API is refused',
     )
-    return error
+    return told
   }
 
   #nowMs(): number {
@@ -387,6 +395,17 @@ function validated(
   } catch (error) {
     throw invalid(messageOf(error), error)
   }
+}
+
+/** What the workload is told: most client libraries show the message, and no trailer. */
+function withRequestIds(error: AssayError, requestId: string): AssayError {
+  const atServer = requestIdOf(error)
+  const ids = atServer === undefined ? requestId : `${requestId}, at the server ${atServer}`
+  const { code, message, reason, cause } = error
+  return new AssayError(code, `${message} (request ${ids})`, {
+    cause,
+    ...(reason !== undefined && { reason }),
+  })
 }
 
 function invalid(message: string, cause?: unknown): AssayError {
