@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import type { KeyType, SigningKey } from '#server/plugin/key-manager/key-manager.ts'
 import { newMemoryKeyManager } from '#server/plugin/key-manager/memory.ts'
 import { newFaultyHsm } from '../test/support/faulty-hsm.ts'
+import { startSignerService } from '../test/support/signer-service.ts'
 
 const help = `usage: scripts/node bench/signing.ts [--seconds N] [--runs N]
 
@@ -92,6 +93,19 @@ if (values.help) {
       const work = `${type}, SoftHSM through assay-signer, ${inFlight} in flight`
       await row(work, key, { inFlight, pid: token.signerPid })
     }
+  }
+  await using served = await newFaultyHsm()
+  const { directory, module, pinFile } = served.token
+  await using service = await startSignerService({
+    directory,
+    environment: served.environment,
+    token: `module: ${module}, token_label: assay, pin_file: ${pinFile}`,
+  })
+  await using behind = await served.openDirectly({ signerSocketPath: service.socketPath })
+  const behindKey = await behind.generateKey('k', 'ec-p256')
+  for (const inFlight of [1, 16]) {
+    const work = `ec-p256, SoftHSM behind a socket, ${inFlight} in flight`
+    await row(work, behindKey, { inFlight, pid: service.pids()[0] })
   }
   await using hsm = await newFaultyHsm()
   await using slow = await hsm.open({ sessions: 16 })

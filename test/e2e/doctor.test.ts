@@ -202,6 +202,28 @@ test('doctor looks for the HSM without a PIN: library, token, and who may read t
   finds(open, 'key manager', /the library shows no token 'a'/)
 })
 
+test('doctor looks for the socket of the signer, and who may connect to it', async () => {
+  const socket = assay.at('signer.sock')
+  const served = (text: string) =>
+    `${stopped('absent')(text).replace(
+      /key_manager: .*/,
+      'key_manager: { pkcs11: { module: /usr/lib/softhsm/libsofthsm2.so, token_label: assay } }',
+    )}\nsigner_socket_path: ${socket}\n`
+  const missing = await examine('server', served)
+  finds(missing, 'signer', /cannot be reached: ENOENT.*systemctl start assay-signer\.socket/s)
+  const listener = createServer().listen(socket)
+  await once(listener, 'listening')
+  chmodSync(socket, 0o666)
+  finds(await examine('server', served), 'signer', /has mode 666.*could have anything signed/s)
+  chmodSync(socket, 0o600)
+  const well = (await examine('server', served)).filter(({ check }) => check === 'signer')
+  assert.deepEqual(
+    well.map(({ level, what }) => [level, what]),
+    [['ok', `a service of its own, at ${socket}`]],
+  )
+  listener.close()
+})
+
 test('doctor says of a server that cannot be verified which authority it has, and why it is refused', async () => {
   const other = new Installation()
   try {
