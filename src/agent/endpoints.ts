@@ -1,5 +1,5 @@
+import { openTelemetry } from '#telemetry/endpoints.ts'
 import type { Health } from '#telemetry/health.ts'
-import { healthRoutes, listenHttp, metricsRoutes } from '#telemetry/http.ts'
 import { type AdministrationDependencies, openAdministration } from './admin-api/endpoint.ts'
 import type { AgentConfig } from './config.ts'
 import { openWorkloadApi, type WorkloadEndpointDependencies } from './workload-api/endpoint.ts'
@@ -23,24 +23,8 @@ export async function openEndpoints(
   registerMetrics(dependencies)
   await openWorkloadApi(config, dependencies)
   await openAdministration(config, dependencies)
-  return await openHttp(config, dependencies)
-}
-
-async function openHttp(
-  config: AgentConfig,
-  dependencies: EndpointDependencies,
-): Promise<number | undefined> {
-  const { resources, health, metrics, log } = dependencies
-  const { health_checks: checks, telemetry } = config
-  if (checks !== undefined) {
-    const { bind_address: address, bind_port: port, live_path: live, ready_path: ready } = checks
-    const routes = healthRoutes(health, { live, ready })
-    resources.use(await listenHttp({ address, port, routes, log }))
-  }
-  if (telemetry.prometheus === undefined) return undefined
-  const { bind_address: address, port } = telemetry.prometheus
-  const routes = metricsRoutes(metrics)
-  return resources.use(await listenHttp({ address, port, routes, log })).port
+  const { metricsPort } = await openTelemetry(config, dependencies)
+  return metricsPort
 }
 
 /** An agent whose server is away is ready all the same: it serves what it holds. */
