@@ -35,7 +35,11 @@ export const fieldOptions: readonly Option[] = [
     multiple: true,
     summary: 'DNS name in its X.509-SVIDs; the first is the common name too',
   },
-  { name: 'hint', value: 'TEXT', summary: 'tells several identities of one workload apart' },
+  {
+    name: 'hint',
+    value: 'TEXT',
+    summary: 'tells identities of a workload apart; pq or pq:NAME: post-quantum too',
+  },
   {
     name: 'entry-expiry',
     value: 'TIME',

@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { FakeClock } from '#base/fake-clock.ts'
+import { pqWorkloadProfile } from '#issuance/profile.ts'
+import { CertificateTemplate } from '#issuance/template.ts'
 import { extensionOid, keyUsageBit, parseCertificate } from '#pki/certificate.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
 import {
   generateMlDsaKeyPair,
   type MlDsaParameterSet,
+  mlDsaAlgorithm,
   mlDsaParameterSets,
   parseMlDsaPublicKey,
 } from '#pq-crypto/ml-dsa.ts'
@@ -95,7 +98,7 @@ for (const set of mlDsaParameterSets) {
     })
     // A classical verifier takes nothing of it, and finds nothing of it in its bundle.
     const classical = await server.bundle()
-    assert.doesNotMatch(encodeBundle(classical), /AKP|ML-DSA/)
+    assert.doesNotMatch(encodeBundle(classical), /"(AKP|ML-DSA-\d+)"/)
     assert.deepEqual(parseBundle(document, trustDomain).x509Authorities, [])
     assert.deepEqual(parseBundle(document, trustDomain).jwtAuthorities, [])
     assert.throws(() => verifyX509Svid({ ...presentation, bundles: () => classical }), {
@@ -168,6 +171,43 @@ test('verifyPqX509Svid() and validatePqJwtSvid() refuse what is classical, of an
   assert.throws(() => validatePqJwtSvid(`${renamed}.${claims}.${signature}`, expectation), {
     reason: 'token-key-mismatch',
   })
+})
+
+test('verifyPqX509Svid() refuses a classical key below a post-quantum authority, and a wrong name for the algorithm', async () => {
+  const server = newServer()
+  using manager = await server.start('ml-dsa-44')
+  const bundle = pqBundle(await server.bundle())
+  const [root] = bundle.x509Authorities.map(({ certificate }) => parseCertificate(certificate))
+  const key = server.alternatives.get(manager.states('x509')[0]?.keyId ?? '')
+  assert.ok(root && key)
+  /** What the authority would sign if nothing stopped it. */
+  const signed = async (publicKey: Uint8Array, algorithm: MlDsaParameterSet) => {
+    const template = new CertificateTemplate(pqWorkloadProfile, {
+      issuer: {
+        name: root.subject,
+        keyId: root.subjectKeyId,
+        signatureAlgorithm: mlDsaAlgorithm[algorithm],
+      },
+      subject: [],
+    })
+    const nowSeconds = server.nowSeconds()
+    const toBeSigned = template.toBeSigned({
+      serialNumber: Uint8Array.of(1),
+      notBeforeSeconds: nowSeconds,
+      notAfterSeconds: nowSeconds + 60,
+      spiffeId: web,
+      dnsNames: [],
+      publicKey,
+    })
+    const certificates = [template.certificate(toBeSigned, await key.sign(toBeSigned))]
+    return { certificates, bundles: () => bundle, nowSeconds }
+  }
+  const { publicKey } = await request()
+  assert.equal(verifyPqX509Svid(await signed(publicKey, 'ml-dsa-44')).spiffeId, web)
+  const classical = await signed(generateEcKeyPair('ec-p256').publicKey, 'ml-dsa-44')
+  assert.throws(() => verifyPqX509Svid(classical), { reason: 'key-not-allowed' })
+  const misnamed = await signed(publicKey, 'ml-dsa-65')
+  assert.throws(() => verifyPqX509Svid(misnamed), { reason: 'signature-algorithm-not-allowed' })
 })
 
 test('a post-quantum SVID is issued for an ML-DSA key of a workload alone, and only where there is an authority for it', async () => {
