@@ -253,7 +253,7 @@ for (const kind of kinds) {
     const fails = (call: Promise<unknown>, code: string, message: RegExp) =>
       assert.rejects(call, { name: 'AssayError', code, message })
 
-    await fails(manager.activate(kind, 'x'), 'internal', /none is prepared/)
+    await fails(manager.activate(kind, 'x'), 'failed-precondition', /none is prepared/)
     await fails(manager.activate(kind, ''), 'invalid-argument', /no authority id is given/)
     const next = await manager.prepare(kind)
     assert.equal(next.state, 'prepared')
@@ -273,9 +273,13 @@ for (const kind of kinds) {
     await fails(manager.taint(kind, 'unknown'), 'invalid-argument', /no old authority/)
     await fails(manager.revoke(kind, ''), 'invalid-argument', /no authority id is given/)
     await fails(manager.revoke(kind, 'unknown'), 'invalid-argument', /no old authority/)
-    await fails(manager.revoke(kind, first.authorityId), 'internal', /must be tainted first/)
+    await fails(
+      manager.revoke(kind, first.authorityId),
+      'failed-precondition',
+      /must be tainted first/,
+    )
     await manager.taint(kind, first.authorityId)
-    await fails(manager.taint(kind, first.authorityId), 'internal', /tainted already/)
+    await fails(manager.taint(kind, first.authorityId), 'failed-precondition', /tainted already/)
     assert.equal(manager.states(kind)[0]?.tainted, true)
     const list = kind === 'x509' ? 'x509Authorities' : 'jwtAuthorities'
     assert.deepEqual(

@@ -124,17 +124,17 @@ export class AuthorityRotator {
   /**
    * Lets the prepared authority take over now.
    *
-   * @throws AssayError `invalid-argument` unless `authorityId` is the prepared one; `internal` when none is.
+   * @throws AssayError `invalid-argument` unless `authorityId` is the prepared one; `failed-precondition` when none is.
    */
   async activate(authorityId: string): Promise<void> {
     const { kind, records } = this.#context
     const { prepared } = records
-    const refuse = (code: 'invalid-argument' | 'internal', why: string): AssayError =>
+    const refuse = (code: 'invalid-argument' | 'failed-precondition', why: string): AssayError =>
       new AssayError(code, `cannot activate ${authorityId} (${kind.title}): ${why}`, {
         reason: 'authority-state',
       })
     if (authorityId === '') throw refuse('invalid-argument', 'no authority id is given')
-    if (prepared === undefined) throw refuse('internal', 'none is prepared')
+    if (prepared === undefined) throw refuse('failed-precondition', 'none is prepared')
     if (prepared.issued.authorityId !== authorityId) {
       throw refuse('invalid-argument', `${prepared.issued.authorityId} is the prepared one`)
     }

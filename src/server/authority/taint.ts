@@ -4,8 +4,8 @@ import { type AuthorityContext, publishedAuthority } from './authority-context.t
 /**
  * Marks an old authority in the bundle: it is still trusted, and everything that chains to it is replaced.
  *
- * @throws AssayError `invalid-argument` unless it is an old authority of this server; `internal` when it is
- * tainted already. The codes are those of spire-server's local authority service.
+ * @throws AssayError `invalid-argument` unless it is an old authority of this server; `failed-precondition`
+ * when it is tainted already.
  */
 export async function taintAuthority(
   context: AuthorityContext,
@@ -18,8 +18,8 @@ export async function taintAuthority(
     throw refuse('invalid-argument', 'it is no old authority of this server')
   }
   const published = publishedAuthority(context, authorityId)
-  if (published === undefined) throw refuse('internal', 'it is not in the bundle')
-  if (published.tainted) throw refuse('internal', 'it is tainted already')
+  if (published === undefined) throw refuse('failed-precondition', 'it is not in the bundle')
+  if (published.tainted) throw refuse('failed-precondition', 'it is tainted already')
   await bundle.update((present) => kind.withTaint(present, authorityId))
   context.tell('tainted', authorityId)
 }
@@ -28,7 +28,7 @@ export async function taintAuthority(
  * Takes a tainted authority out of the bundle: an old one of this server, or, for JWT, any in the bundle that
  * this server neither signs with nor is about to.
  *
- * @throws AssayError `invalid-argument` for another; `internal` when it is not tainted.
+ * @throws AssayError `invalid-argument` for another; `failed-precondition` when it is not tainted.
  */
 export async function revokeAuthority(
   context: AuthorityContext,
@@ -40,14 +40,14 @@ export async function revokeAuthority(
   const published = publishedAuthority(context, authorityId)
   const allowed = isOld(context, authorityId) || (kind.name === 'jwt' && published !== undefined)
   if (!allowed) throw refuse('invalid-argument', 'it is no old authority of this server')
-  if (published?.tainted !== true) throw refuse('internal', 'it must be tainted first')
+  if (published?.tainted !== true) throw refuse('failed-precondition', 'it must be tainted first')
   await bundle.update((present) =>
     kind.without(present, (authority) => authority.authorityId === authorityId),
   )
   context.tell('revoked', authorityId)
 }
 
-type Refuse = (code: 'invalid-argument' | 'internal', why: string) => AssayError
+type Refuse = (code: 'invalid-argument' | 'failed-precondition', why: string) => AssayError
 
 function refusal({ kind }: AuthorityContext, action: string): Refuse {
   return (code, why) =>
