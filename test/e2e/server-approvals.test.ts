@@ -79,6 +79,11 @@ async function waits(call: Promise<unknown>): Promise<string> {
   return id
 }
 
+test('trying the PIN again is one person’s: it changes no authority', async () => {
+  await assert.rejects(alice.keys.resume({}), { reason: 'nothing-to-resume' })
+  await waits(alice.keys.acceptClock({}))
+})
+
 test('a call waits until another administrator agrees, and goes through once', async () => {
   const before = await alice.authority.getX509AuthorityState({})
   const id = await waits(alice.authority.prepareX509Authority({}))

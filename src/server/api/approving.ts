@@ -17,6 +17,8 @@ export const mostNeeded = (needed: NeededApprovals): number =>
 
 const rotate = '/assay.server.v1.Keys/Rotate'
 const setState = '/assay.server.v1.Inventory/SetState'
+/** It tries a PIN that whoever may write the PIN file has put there, and changes no authority. */
+const resume = '/assay.server.v1.Keys/Resume'
 const forget = '/assay.server.v1.Inventory/Delete'
 
 /** Makes calls wait for the agreement of others. It stands behind authorization, which says whose call it is. */
@@ -36,7 +38,7 @@ export function approving({
     if (most === 1 || (caller?.class !== 'local' && caller?.class !== 'admin')) return next()
     const { method } = context
     const traits = calls.get(method)
-    if (traits?.reads || traits?.set === 'administrator') return next()
+    if (traits?.reads || traits?.set === 'administrator' || method === resume) return next()
     const { request } = call
     const isPrivileged = await judge.givesRights(method, request)
     const also = await judge.alsoCountsAs(method, request)
