@@ -76,7 +76,13 @@ function filterOf(context: CommandContext) {
   }
 }
 
-const stateOf = ({ banned }: Agent): string => (banned ? 'banned' : 'admitted')
+/** Without what the server knows of it, only that it may be there. */
+const stateOf = ({ banned }: Agent, node: Node | undefined): string =>
+  banned ? 'banned' : (stateWords[node?.state ?? ''] ?? node?.state ?? 'admitted')
+
+const stateWords: Readonly<Record<string, string>> = {
+  lacking: 'live, without the newest bundle',
+}
 
 /** What the server has seen of the connections of nodes, by agent id; empty when it does not tell this caller. */
 async function connectionsOf(
@@ -100,8 +106,9 @@ const pqText = ({ keyAgreement, pq }: Pick<Node, 'keyAgreement' | 'pq'>): string
 
 const pqWords: Readonly<Record<string, string>> = { verified: 'yes', absent: 'no' }
 
-const pqRecord = (node: Node | undefined) =>
+const nodeRecord = (node: Node | undefined) =>
   node !== undefined && {
+    state: node.state,
     key_agreement: node.keyAgreement || undefined,
     pq: node.pq || undefined,
   }
@@ -114,7 +121,7 @@ function printAgents(
   const now = nowSeconds(context)
   const rows = agents.map((agent) => [
     idText(agent.id),
-    stateOf(agent),
+    stateOf(agent, nodes.get(idText(agent.id))),
     agent.banned ? '' : timeLeftText(agent.x509svidExpiresAt, now),
     agent.agentVersion,
     pqWords[nodes.get(idText(agent.id))?.pq ?? ''] ?? '',
@@ -132,7 +139,7 @@ function printAgent(context: CommandContext, agent: Agent, node: Node | undefine
   for (const line of fields([
     ['Agent', idText(agent.id)],
     ['Attested by', agent.attestationType],
-    ['State', stateOf(agent)],
+    ['State', stateOf(agent, node)],
     ['SVID serial', agent.x509svidSerialNumber],
     [
       'SVID expires',
@@ -152,7 +159,8 @@ const list: Command = {
   summary: 'the nodes that have attested',
   options: [...filterOptions, ...serverOptions],
   details: `
-The column pq says whether the SVID that a node shows was verified with both signatures; it is empty for a node that has
+A node is 'live' while it is connected or was heard of in the last minute, 'away' with a valid SVID otherwise, and only
+'admitted' where the caller may not watch nodes. The column pq says whether the SVID that a node shows was verified with both signatures; it is empty for a node that has
 not called since the server started, and where the caller may not watch nodes.`,
   async run(context) {
     using connection = await connectServer(context)
@@ -170,7 +178,7 @@ not called since the server started, and where the caller may not watch nodes.`,
     if (context.json) {
       const records = agents.map((agent) => ({
         ...agentRecord(agent),
-        ...pqRecord(nodes.get(idText(agent.id))),
+        ...nodeRecord(nodes.get(idText(agent.id))),
       }))
       return context.print(JSON.stringify(records))
     }
@@ -196,7 +204,7 @@ const show: Command = {
       .client(AgentDefinition)
       .getAgent({ id }, { signal: context.signal })
     const node = (await connectionsOf(connection, context.signal)).get(idText(agent.id))
-    if (context.json) context.print(JSON.stringify({ ...agentRecord(agent), ...pqRecord(node) }))
+    if (context.json) context.print(JSON.stringify({ ...agentRecord(agent), ...nodeRecord(node) }))
     else printAgent(context, agent, node)
   },
 }

@@ -1,6 +1,6 @@
 import { AssayError } from '#base/errors.ts'
 import type { Connection } from '#rpc/client.ts'
-import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
+import { type Key, KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import {
   type AuthorityState,
   LocalAuthorityDefinition,
@@ -48,6 +48,32 @@ async function statesOf(
       : await client.getJWTAuthorityState({}, options)
   return { active, prepared, old }
 }
+
+/** Every authority of a kind: SPIRE's service names the one old authority that was replaced last. */
+function allOf(
+  states: States,
+  { kind, keys }: { readonly kind: Kind; readonly keys: readonly Key[] },
+): readonly { name: string; state: AuthorityState; tainted: boolean }[] {
+  const named = (['prepared', 'active', 'old'] as const).flatMap((name) => {
+    const state = states[name]
+    return state === undefined ? [] : [{ name, state }]
+  })
+  const ids = new Set(named.map(({ state }) => state.authorityId))
+  const more = keys
+    .filter(({ purpose, state }) => purpose === purposes[kind] && state === 'old')
+    .filter(({ authorityId }) => !ids.has(authorityId))
+    .map(({ authorityId, expiresAt }) => ({
+      name: 'old',
+      state: { authorityId, expiresAt, upstreamAuthoritySubjectKeyId: '' },
+    }))
+  const tainted = new Set(keys.filter((key) => key.tainted).map(({ authorityId }) => authorityId))
+  return [...named, ...more.reverse()].map((one) => ({
+    ...one,
+    tainted: tainted.has(one.state.authorityId),
+  }))
+}
+
+const purposes = { x509: 'x509-ca', jwt: 'jwt' } as const
 
 /** The authority that an option names, or else the one in the state that the command is about. */
 async function chosen(
@@ -107,14 +133,24 @@ key ID. 'assay hsm status' tells more: their keys, who depends on them, and what
     using connection = await connectServer(context)
     const rows: string[][] = []
     const records: object[] = []
+    const { keys } = await connection
+      .client(KeysDefinition)
+      .getStatus({}, { signal: context.signal })
     for (const kind of kinds) {
-      const states = await statesOf(context, connection, kind)
-      for (const name of ['prepared', 'active', 'old'] as const) {
-        const state = states[name]
-        if (state === undefined) continue
+      for (const { name, state, tainted } of allOf(await statesOf(context, connection, kind), {
+        kind,
+        keys,
+      })) {
         const { authorityId, expiresAt, upstreamAuthoritySubjectKeyId: upstream } = state
-        records.push({ kind, state: name, ...record(state) })
-        rows.push([kind, name, authorityId, timeLeftText(expiresAt, nowSeconds(context)), upstream])
+        records.push({ kind, state: name, tainted, ...record(state) })
+        const shown = tainted ? `${name}, tainted` : name
+        rows.push([
+          kind,
+          shown,
+          authorityId,
+          timeLeftText(expiresAt, nowSeconds(context)),
+          upstream,
+        ])
       }
     }
     if (context.json) return context.print(JSON.stringify(records))

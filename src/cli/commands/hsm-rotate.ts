@@ -1,5 +1,6 @@
 import { Backoff } from '#base/backoff.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
+import type { Connection } from '#rpc/client.ts'
 import { KeysDefinition, type RotationProgress } from '#rpc/gen/assay/server/v1/keys.ts'
 import {
   type Command,
@@ -94,7 +95,8 @@ async function follow(context: CommandContext, kind: Kind, wishes: Wishes): Prom
   let wasConnected = false
   let predecessorId = ''
   let told = ''
-  let trouble = ''
+  /** What has been said of why nothing goes on: a token that is away is away in several words. */
+  const troubles = new Set<string>()
   const show = (progress: RotationProgress): void => {
     predecessorId = progress.predecessorId
     if (context.json) {
@@ -109,10 +111,11 @@ async function follow(context: CommandContext, kind: Kind, wishes: Wishes): Prom
   for (;;) {
     try {
       using connection = await streamServer(context)
+      if (!wasConnected) await tellOfEarlierWishes(context, kind, { wishes, connection })
       wasConnected = true
       const request = { ...wishes, kind, predecessorId }
       for await (const progress of connection.client(KeysDefinition).rotate(request, { signal })) {
-        trouble = ''
+        troubles.clear()
         backoff.reset()
         show(progress)
         if (progress.step === 'done') return
@@ -123,11 +126,32 @@ async function follow(context: CommandContext, kind: Kind, wishes: Wishes): Prom
       const isPassing = error instanceof AssayError && error.code === 'unavailable'
       if (!isPassing || !wasConnected) throw error
       const why = messageOf(error)
-      if (why !== trouble) context.note(`${kind}: trying again: ${why}`)
-      trouble = why
+      if (troubles.size === 0 && !context.json) {
+        context.note(
+          `${kind}: nothing goes on now, and it is tried again and again. 'assay hsm status' says how the keys are; interrupting leaves everything in order, and the same command goes on`,
+        )
+      }
+      if (!troubles.has(why)) context.note(`${kind}: trying again: ${why}`)
+      troubles.add(why)
       await clock.sleep(backoff.next(), signal)
     }
   }
+}
+
+/** A rotation goes on as it was begun, whatever is asked for now. */
+async function tellOfEarlierWishes(
+  context: CommandContext,
+  kind: Kind,
+  { wishes, connection }: { readonly wishes: Wishes; readonly connection: Connection },
+): Promise<void> {
+  if (context.json) return
+  const { rotations } = await connection
+    .client(KeysDefinition)
+    .getStatus({}, { signal: context.signal })
+  const begun = rotations.find((rotation) => rotation.kind === kind)
+  if (begun === undefined) return
+  const how = begun.retire && !wishes.retire ? ' with --retire, and ends the old authority' : ''
+  context.note(`${kind}: goes on with the rotation begun at ${timeText(begun.startedAt)}${how}`)
 }
 
 /** Retiring ends one authority. Those that were replaced before it are trusted until they expire. */

@@ -83,6 +83,7 @@ function printKeys(context: CommandContext, status: Status): void {
     key.createdAt === 0 ? '' : durationText(now - key.createdAt),
     dependents(key, now),
     key.nextEvent === '' ? '' : `${key.nextEvent} ${timeLeftText(key.nextEventAt, now)}`,
+    key.authorityId,
   ])
   if (rows.length === 0) context.note('no key')
   if (rows.length === 0) return
@@ -95,6 +96,7 @@ function printKeys(context: CommandContext, status: Status): void {
     'age',
     'depends on it',
     'next',
+    'authority',
   ]
   for (const line of table(headings, rows)) context.print(line)
 }
@@ -123,7 +125,8 @@ const status: Command = {
   options: serverOptions,
   details: `
 Exit status 6 when signing does not work. Also answers for the key managers 'disk' and 'memory'.
-A key that no authority has is an orphan: it is listed, and left alone. It may be another server's.`,
+A key that no authority has is an orphan: it is listed, and left alone. It may be another server's. The last column is what
+'assay authority' and 'assay hsm rotate' call an authority.`,
   async run(context) {
     using connection = await connectServer(context)
     const answer = await connection.client(KeysDefinition).getStatus({}, { signal: context.signal })

@@ -135,6 +135,7 @@ function pqVerdict({
   issuers,
 }: Pick<CertificateVerdict, 'classical' | 'pq' | 'issuers'>): string {
   if (pq === undefined) return ''
+  if (pq === 'absent') return 'no: there is no post-quantum signature'
   if (pq !== 'verified') return `no: ${pq}`
   return classical === 'none' ? `yes, by ${issuers.join(', by ')}` : 'yes'
 }
