@@ -11,7 +11,7 @@ import { detailLines, optionLabel } from '#cli/help.ts'
 import { helperConfigSchema } from '#cli/helper/config.ts'
 import { jsonSchema, markdownTable } from '#config/reference.ts'
 import { serverConfigSchema } from '#server/config.ts'
-import { commandManual, daemonManual } from './manual.ts'
+import { commandManual, daemonManual, signerManual } from './manual.ts'
 
 const root = new URL('..', import.meta.url).pathname
 const made = '<!-- Made by scripts/generate; do not edit. -->'
@@ -159,6 +159,7 @@ const documents: Readonly<Record<string, string>> = {
     signals: daemonSignals,
     statuses: [...daemonStatuses, [3, 'The server has banned this node.']],
   }),
+  'docs/man/assay-signer.8': signerManual(),
   'docs/conformance.md': conformance(problems),
 }
 

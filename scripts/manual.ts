@@ -71,6 +71,40 @@ export function commandManual(commands: readonly Command[], common: readonly Opt
   ].join('\n')
 }
 
+/** assay-signer(8). */
+export function signerManual(): string {
+  return [
+    '.\\" Made by scripts/generate; do not edit.',
+    '.TH ASSAY-SIGNER 8 "" "Assay" "System Administration"',
+    '.SH NAME',
+    'assay\\-signer \\- uses the keys of an authority for its server',
+    '.SH SYNOPSIS',
+    '.B assay\\-signer.socket',
+    '.br',
+    '.B assay\\-signer@.service',
+    '.SH DESCRIPTION',
+    'Loads the PKCS#11 library of the HSM, reads the PIN, and signs for \\fBassay\\-server\\fR(8), which connects to',
+    '\\fI/run/assay\\-signer/socket\\fR (\\fBsigner_socket_path\\fR in server.yaml). systemd starts one for each connection, as',
+    'the user \\fBassay\\-signer\\fR. It opens the tokens that \\fI/etc/assay/server.yaml\\fR names and no others, whatever the',
+    'server asks for, and ends when the server lets go of it.',
+    '.PP',
+    'What the library needs beyond the sandbox, and the credential \\fBhsm\\-pin\\fR, go into a drop\\-in:',
+    '\\fBsystemctl edit assay\\-signer@.service\\fR. \\fBassay setup server \\-\\-signer service\\fR hands the PIN over from a',
+    'server that started its signer itself; \\fBassay doctor server\\fR sees who has it.',
+    '.SH FILES',
+    '.TP',
+    '\\fI/etc/assay/server.yaml\\fR',
+    roff('The tokens: key_manager.pkcs11, its standby, and upstream_authority.pkcs11.'),
+    '.TP',
+    '\\fI/usr/share/doc/assay\\-server/examples\\fR',
+    roff('Drop-ins: hsm-pin.conf, hsm-network.conf, softhsm.conf.'),
+    '.SH SEE ALSO',
+    '.BR assay\\-server (8),',
+    '.BR assay (1)',
+    '',
+  ].join('\n')
+}
+
 /** assay-server(8) and assay-agent(8). */
 export function daemonManual(
   name: 'assay-server' | 'assay-agent',
@@ -102,6 +136,7 @@ export function daemonManual(
     '.SH EXIT STATUS',
     ...statuses.flatMap(([status, meaning]) => ['.TP', `\\fB${status}\\fR`, roff(meaning)]),
     '.SH SEE ALSO',
+    ...(name === 'assay-server' ? ['.BR assay\\-signer (8),'] : []),
     '.BR assay (1)',
     '',
   ].join('\n')

@@ -103,6 +103,7 @@ const packages: readonly Package[] = [
       strip(join(staging.directory, module, addon))
       const signer = ['assay-signer.socket', 'assay-signer@.service']
       daemon(staging, 'server', ['assay-server.service', ...signer])
+      manual(staging, 'assay-signer.8')
       staging.copy('/etc/apparmor.d/assay-signer', join(root, 'packaging/apparmor/assay-signer'))
       for (const example of ['hsm-pin.conf', 'hsm-network.conf', 'softhsm.conf'])
         unit(staging, example, `/usr/share/doc/assay-server/examples/${example}`)

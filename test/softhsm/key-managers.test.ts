@@ -12,6 +12,7 @@ import { openPkcs11KeyManager } from '#server/plugin/key-manager/pkcs11.ts'
 import { TokenPair } from '#server/plugin/key-manager/token-pair.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { testKeyManager } from '../contract/key-manager.ts'
+import { startSignerService } from '../support/signer-service.ts'
 import { newSoftHsm, type SoftHsm } from '../support/softhsm.ts'
 
 testKeyManager({
@@ -82,6 +83,34 @@ testKeyManager({
           log: silentLog,
         }),
       [Symbol.asyncDispose]: () => token[Symbol.asyncDispose](),
+    }
+  },
+})
+
+testKeyManager({
+  name: 'pkcs11 behind the socket of a service',
+  isDurable: true,
+  async newStore() {
+    const token = await newSoftHsm()
+    const { module, tokenLabel, pinFile, directory, environment } = token
+    const service = await startSignerService({
+      ...{ directory, environment },
+      token: `module: ${module}, token_label: ${tokenLabel}, pin_file: ${pinFile}`,
+    })
+    return {
+      open: () =>
+        openPkcs11KeyManager({
+          ...{ module, tokenLabel, signerSocketPath: service.socketPath },
+          trustDomain: parseTrustDomain('example.org'),
+          clock: new SystemClock(),
+          monotonicMs: () => performance.now(),
+          random: new SystemRandom(),
+          log: silentLog,
+        }),
+      async [Symbol.asyncDispose]() {
+        await service[Symbol.asyncDispose]()
+        await token[Symbol.asyncDispose]()
+      },
     }
   },
 })
