@@ -11,6 +11,7 @@ import { parseConfig } from '#config/parse-config.ts'
 import { credentialPath } from '#hsm/environment.ts'
 import type { OpenRequest } from '#hsm/protocol.ts'
 import { serveSigner } from '#hsm/signer/serve.ts'
+import type { PermittedToken } from '#hsm/signer/signer.ts'
 import { type ServerConfig, serverConfigSchema } from '#server/config.ts'
 import { permittedToken } from './permitted-tokens.ts'
 
@@ -45,7 +46,7 @@ function loadServerConfig(file: string): ServerConfig {
   }
 }
 
-function permit(file: string, request: OpenRequest): OpenRequest {
+function permit(file: string, request: OpenRequest): PermittedToken {
   const token = permittedToken(request, loadServerConfig(file), credentialPath)
   // biome-ignore lint/style/noProcessEnv: libuv reads it when its pool is first used, which is after this
   process.env['UV_THREADPOOL_SIZE'] = String(token.sessions + 1)

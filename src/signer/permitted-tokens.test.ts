@@ -55,6 +55,10 @@ test('permittedToken() gives each token with its PIN from where the configuratio
   const upstream = { module: '/lib/c.so', tokenLabel: 'three', labelPrefix: 'root' }
   const third = permittedToken(asked(upstream), both, passed)
   assert.deepEqual([third.pinFile, third.sessions], ['/run/credentials/upstream-hsm-pin', 1])
+  assert.deepEqual(
+    [first, second, third].map((token) => token.isForSigningAlone === true),
+    [false, false, true],
+  )
 })
 
 for (const [field, value] of [

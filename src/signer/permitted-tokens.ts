@@ -1,19 +1,20 @@
 import { AssayError } from '#base/errors.ts'
 import { labelPrefixOf } from '#hsm/label-prefix.ts'
 import type { OpenRequest } from '#hsm/protocol.ts'
+import type { PermittedToken } from '#hsm/signer/signer.ts'
 import type { ServerConfig } from '#server/config.ts'
 
 /** A token a server may have opened, and where its PIN is unless systemd passes it. */
-interface PermittedToken
-  extends Omit<OpenRequest, 'spendFinalTry' | 'pinFile' | 'pinIsCredential'> {
+interface ConfiguredToken
+  extends Omit<PermittedToken, 'spendFinalTry' | 'pinFile' | 'pinIsCredential'> {
   readonly pinFile: string | undefined
   readonly pinCredential: string
 }
 
 /** The tokens that `config` names, each with the labels of the keys that are used on it. */
-function tokensOf(config: ServerConfig): readonly PermittedToken[] {
+function tokensOf(config: ServerConfig): readonly ConfiguredToken[] {
   const { key_manager: keys, upstream_authority: upstream, trust_domain: trustDomain } = config
-  const tokens: PermittedToken[] = []
+  const tokens: ConfiguredToken[] = []
   if (keys.kind === 'pkcs11') {
     const labelPrefix = labelPrefixOf(trustDomain)
     for (const [token, pinCredential] of [
@@ -41,6 +42,8 @@ function tokensOf(config: ServerConfig): readonly PermittedToken[] {
       tokenSerial: upstream.token_serial,
       labelPrefix: upstream.key_label,
       sessions: 1,
+      // A CA of others, which outlives this server.
+      isForSigningAlone: true,
       pinFile: upstream.pin_file,
       pinCredential: 'upstream-hsm-pin',
     })
@@ -60,7 +63,8 @@ const named = [
 /**
  * What is opened when a server asks for `request`: a token of `config`, the PIN from where `config` says. Of the request
  * itself only the operator's word is taken that a last try may be spent. So a server that was taken over can have no
- * library loaded and no file read but those the configuration names, and uses no keys of other labels.
+ * library loaded and no file read but those the configuration names, uses no keys of other labels, and cannot destroy the key
+ * of the CA above it.
  *
  * @throws AssayError `failed-precondition` when `config` has no such token, or no PIN for it.
  */
@@ -68,7 +72,7 @@ export function permittedToken(
   request: OpenRequest,
   config: ServerConfig,
   credentialPath: (name: string) => string | undefined,
-): OpenRequest {
+): PermittedToken {
   const token = tokensOf(config).find((one) => named.every((name) => one[name] === request[name]))
   if (token === undefined) {
     throw new AssayError(

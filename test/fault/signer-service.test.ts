@@ -4,6 +4,12 @@ import assert from 'node:assert/strict'
 import { writeFile } from 'node:fs/promises'
 import process from 'node:process'
 import { test } from 'node:test'
+import { SystemClock } from '#base/clock.ts'
+import { silentLog } from '#base/log.ts'
+import { SystemRandom } from '#base/random.ts'
+import { HsmClient } from '#hsm/client.ts'
+import { ownSigner } from '#hsm/signer-command.ts'
+import type { SignerStart } from '#hsm/signer-link.ts'
 import { type FaultyHsm, newFaultyHsm } from '../support/faulty-hsm.ts'
 import { type SignerService, startSignerService } from '../support/signer-service.ts'
 import { SigningLoad, until } from '../support/signing-load.ts'
@@ -137,6 +143,47 @@ test('a server gets nothing opened that is not in the configuration of the signe
     code: 'failed-precondition',
     message: /assay-signer cannot use .*server\.yaml/,
   })
+})
+
+test('a server cannot destroy the key of the CA above it, nor make one, behind a socket', async () => {
+  await using hsm = await newFaultyHsm()
+  const { token, module, environment } = hsm
+  const own = `module: ${module}, token_label: assay, pin_file: ${token.pinFile}`
+  await using service = await startSignerService({
+    ...{ directory: token.directory, environment },
+    token: own,
+    upstream: `${own}, cert_file_path: /nowhere, key_label: ca-1`,
+  })
+  const openAs = (labelPrefix: string, signer: SignerStart) =>
+    HsmClient.open({
+      signer,
+      open: {
+        ...{ module, tokenLabel: 'assay', tokenSerial: undefined, labelPrefix, sessions: 1 },
+        ...{ pinFile: token.pinFile, pinIsCredential: false },
+      },
+      signLimitMs: 5000,
+      keyProbeInterval: Temporal.Duration.from({ hours: 1 }),
+      clock: new SystemClock(),
+      monotonicMs: () => performance.now(),
+      refusals: undefined,
+      random: new SystemRandom(),
+      log: silentLog,
+    })
+  // As a ceremony makes it.
+  await using ceremony = await openAs('ca-1', { command: ownSigner(), environment })
+  await ceremony.generateKey('ca-1', 'ec-p256')
+  await using server = await openAs('ca-1', { socketPath: service.socketPath })
+  const key = server.keys.get('ca-1')
+  assert.ok(key !== undefined)
+  await server.sign(key, Uint8Array.of(1))
+  const refused = { code: 'invalid-argument', message: /sign, and nothing else/ }
+  await assert.rejects(server.destroyKey('ca-1'), refused)
+  await assert.rejects(server.generateKey('ca-10', 'ec-p256'), refused)
+  await assert.rejects(
+    server.seal('ca-1seal', { context: new Uint8Array(), data: Uint8Array.of(1) }),
+    refused,
+  )
+  await server.sign(key, Uint8Array.of(2))
 })
 
 test('a PIN that is refused behind a socket is sent once, by however many signers', async () => {

@@ -26,16 +26,22 @@ export interface SignerServiceOptions {
   readonly environment: Readonly<Record<string, string>>
   /** What is in the configuration below key_manager.pkcs11, in YAML. */
   readonly token: string
+  /** The same below upstream_authority.pkcs11. */
+  readonly upstream?: string
 }
 
 /** Starts it by systemd's own socket activation, without a unit around it. */
 export async function startSignerService(options: SignerServiceOptions): Promise<SignerService> {
-  const { directory, environment, token } = options
+  const { directory, environment, token, upstream } = options
   const socketPath = join(directory, 'signer.sock')
   const configFile = join(directory, 'server.yaml')
   await writeFile(
     configFile,
-    `trust_domain: example.org\ndata_dir: ${directory}\nkey_manager: { pkcs11: { ${token} } }\n`,
+    `trust_domain: example.org
+data_dir: ${directory}
+key_manager: { pkcs11: { ${token} } }
+${upstream === undefined ? '' : `upstream_authority: { pkcs11: { ${upstream} } }`}
+`,
   )
   const variables = Object.entries(environment).map(([name, value]) => `--setenv=${name}=${value}`)
   const command = [process.execPath, '--disable-proto=throw', program, '--config', configFile]

@@ -27,8 +27,14 @@ import {
 /** After so many failed openings in a row a fresh process may do better than this one. */
 const maxOpenAttempts = 60
 
+/** A token that is opened. */
+export interface PermittedToken extends OpenRequest {
+  /** Its keys are used, and nothing on it is made, destroyed or sealed. */
+  readonly isForSigningAlone?: boolean
+}
+
 /** Says what is opened when a server asks for `request`. @throws AssayError `failed-precondition` when it may not. */
-export type PermitToken = (request: OpenRequest) => OpenRequest
+export type PermitToken = (request: OpenRequest) => PermittedToken
 
 /** What a signer is given by its process. */
 export interface SignerDeps {
@@ -49,7 +55,7 @@ export interface SignerDeps {
 export class Signer {
   readonly #deps: SignerDeps
   readonly #deadlines: Deadlines
-  #request: OpenRequest | undefined
+  #request: PermittedToken | undefined
   #cryptoki: Cryptoki | undefined
   #token: Token | undefined
   #lastRef = 0
@@ -139,6 +145,9 @@ export class Signer {
 
   /** Nothing without our prefix is ever made or destroyed. */
   #ours(label: string): string {
+    if (this.#request?.isForSigningAlone === true) {
+      throw new AssayError('invalid-argument', `the keys of this token sign, and nothing else`)
+    }
     const prefix = this.#request?.labelPrefix
     if (prefix === undefined || !label.startsWith(prefix) || label === '') {
       throw new AssayError('invalid-argument', `label ${label} is not under ${prefix}`)
