@@ -44,6 +44,7 @@ export default {
     layer('config', 'base'),
     layer('telemetry', 'base'),
     layer('host', 'base'),
+    layer('daemon', 'base', 'config', 'telemetry', 'host'),
     layer('tpm', 'base', 'pki', 'pq-crypto'),
     layer('hsm', 'base', 'pki', 'pq-crypto', 'host'),
     layer('ceremony', 'base', 'pki', 'pq-crypto', 'spiffe', 'issuance', 'config', 'host', 'hsm'),

@@ -1,16 +1,14 @@
-import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
-import type { Random } from '#base/random.ts'
 import { runTasks } from '#base/tasks.ts'
 import { version } from '#base/version.ts'
 import { changedKeys } from '#config/changed-keys.ts'
-import type { Notifier } from '#host/notify.ts'
+import type { Daemon, DaemonProcess } from '#daemon/daemon.ts'
+import { pingWatchdog } from '#daemon/watchdog.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { type MlDsaParameterSet, parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import { pqBundle } from '#spiffe/pq-bundle.ts'
 import { Health } from '#telemetry/health.ts'
-import type { ProcessLog } from '#telemetry/log.ts'
 import { Metrics } from '#telemetry/metrics.ts'
 import { WorkloadAttestation } from './attestation/workload-attestation.ts'
 import { TrustAnchor } from './bootstrap/trust-anchor.ts'
@@ -28,13 +26,7 @@ import { AgentStorage } from './storage/agent-storage.ts'
 import { Refusals } from './workload-api/refusals.ts'
 
 /** What an agent gets from the process it runs in. */
-export interface AgentProcess {
-  readonly clock: Clock
-  readonly random: Random
-  readonly log: ProcessLog
-  readonly notifier: Notifier
-  /** Milliseconds from any fixed point, never going back. */
-  readonly monotonicMs: () => number
+export interface AgentProcess extends DaemonProcess {
   /** Sockets that systemd opened, by name. */
   readonly activated: ReadonlyMap<string, readonly number[]>
 }
@@ -57,7 +49,7 @@ interface Parts {
 }
 
 /** The agent of one node: opened by {@link Agent.open}, then {@link run} until it is told to stop. */
-export class Agent implements AsyncDisposable {
+export class Agent implements Daemon<AgentConfig, AgentEnd> {
   readonly #parts: Parts
   readonly #resources: AsyncDisposableStack
 
@@ -97,7 +89,7 @@ export class Agent implements AsyncDisposable {
 
   /** Serves until `signal` aborts, or the server bans the node. */
   async run(signal: AbortSignal): Promise<AgentEnd> {
-    const { identities, membership, status, process } = this.#parts
+    const { identities, membership, status, health, process } = this.#parts
     const { notifier, log } = process
     using _status = status.onChange(() => this.#tellStatus())
     this.#tellStatus()
@@ -113,7 +105,7 @@ export class Agent implements AsyncDisposable {
           stop.abort(new AssayError('permission-denied', 'the node is banned'))
         },
         (s) => identities.run(s),
-        (s) => this.#pingWatchdog(s),
+        (s) => pingWatchdog({ ...process, health, onPing: () => this.#tellStatus() }, s),
       ])
     } finally {
       notifier.stopping()
@@ -125,19 +117,6 @@ export class Agent implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#resources.disposeAsync()
     await this.#parts.anchor.saved()
-  }
-
-  /** A ping says that the event loop turns; the status line goes with it. */
-  async #pingWatchdog(signal: AbortSignal): Promise<void> {
-    const { clock, notifier } = this.#parts.process
-    const { watchdogIntervalMs } = notifier
-    if (watchdogIntervalMs === undefined) return
-    const interval = Temporal.Duration.from({ milliseconds: Math.floor(watchdogIntervalMs) })
-    for (;;) {
-      if (this.#parts.health.report().live) notifier.watchdog()
-      this.#tellStatus()
-      await clock.sleep(interval, signal)
-    }
   }
 
   #tellStatus(): void {

@@ -1,13 +1,10 @@
-import type { Clock } from '#base/clock.ts'
 import { silentLog } from '#base/log.ts'
-import type { Random } from '#base/random.ts'
 import { version } from '#base/version.ts'
-import type { Notifier } from '#host/notify.ts'
+import type { DaemonProcess } from '#daemon/daemon.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import { Audit } from '#telemetry/audit.ts'
 import { Health } from '#telemetry/health.ts'
-import type { ProcessLog } from '#telemetry/log.ts'
 import { Metrics } from '#telemetry/metrics.ts'
 import type { Administrators } from './administrators/administrators.ts'
 import { openAdministrators } from './administrators/open-administrators.ts'
@@ -35,15 +32,9 @@ import { ServerSvid } from './svid/server-svid.ts'
 import { DatastoreProbe, registerHealth, registerMetrics } from './vitals.ts'
 
 /** What a server gets from the process it runs in. */
-export interface ServerProcess {
-  readonly clock: Clock
-  readonly random: Random
-  readonly log: ProcessLog
-  readonly notifier: Notifier
+export interface ServerProcess extends DaemonProcess {
   /** The user it runs as. */
   readonly ownUid: number
-  /** Milliseconds from any fixed point, never going back. */
-  readonly monotonicMs: () => number
   readonly openDatastore: (settings: ServerConfig['datastore']) => Datastore
 }
 

@@ -1,5 +1,7 @@
 import { runTasks, type Task } from '#base/tasks.ts'
 import { changedKeys } from '#config/changed-keys.ts'
+import type { Daemon } from '#daemon/daemon.ts'
+import { pingWatchdog } from '#daemon/watchdog.ts'
 import type { TlsListener } from '#rpc/tls-listener.ts'
 import { warnOfUnknown } from './administrators/open-administrators.ts'
 import { configWarnings, liveKeys, type ServerConfig } from './config.ts'
@@ -11,7 +13,7 @@ import { openParts, type Parts, type ServerProcess } from './parts.ts'
 const graceMs = 10_000
 
 /** One server of a trust domain: opened by {@link Server.open}, then {@link run} until it is told to stop. */
-export class Server implements AsyncDisposable {
+export class Server implements Daemon<ServerConfig, void> {
   readonly #parts: Parts
   readonly #endpoints: Endpoints
   readonly #resources: AsyncDisposableStack
@@ -78,7 +80,8 @@ export class Server implements AsyncDisposable {
 
   /** Serves until `signal` aborts; then lets open calls end, and returns. */
   async run(signal: AbortSignal): Promise<void> {
-    const { authorities, bundles, holdings, serverSvid, probe, process, keyManager } = this.#parts
+    const { authorities, bundles, holdings, serverSvid, probe, process, health, keyManager } =
+      this.#parts
     const { local, remote } = this.#endpoints
     const { notifier } = process
     using _identity = serverSvid.onRotate(() => this.#tls?.updateIdentity())
@@ -96,7 +99,7 @@ export class Server implements AsyncDisposable {
       (stop) => this.#listenTlsLater(stop),
       (stop) => probe.run(stop),
       (stop) => this.#keepHouse(stop),
-      (stop) => this.#pingWatchdog(stop),
+      (stop) => pingWatchdog({ ...process, health }, stop),
     ]
     this.#tellStatus()
     notifier.ready()
@@ -144,19 +147,6 @@ export class Server implements AsyncDisposable {
       },
       signal,
     )
-  }
-
-  /** A ping says that the event loop turns and that no part needs a restart. */
-  async #pingWatchdog(signal: AbortSignal): Promise<void> {
-    const { process, health } = this.#parts
-    const { clock, notifier } = process
-    const { watchdogIntervalMs } = notifier
-    if (watchdogIntervalMs === undefined) return
-    const interval = Temporal.Duration.from({ milliseconds: Math.floor(watchdogIntervalMs) })
-    for (;;) {
-      if (health.report().live) notifier.watchdog()
-      await clock.sleep(interval, signal)
-    }
   }
 
   #tellStatus(): void {
