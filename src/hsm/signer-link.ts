@@ -68,9 +68,16 @@ function spawnSigner({ command, environment }: SpawnedSigner, poolThreads: numbe
 function connectSigner({ socketPath }: SignerService): SignerLink {
   const socket = connect(socketPath)
   const { promise: ended, resolve } = Promise.withResolvers<SignerEnd>()
-  let why = `the signer closed the connection to ${socketPath}`
+  let isConnected = false
+  let why = `the signer at ${socketPath} ended: journalctl -u 'assay-signer@*' says why`
   socket.once('error', ({ message }) => {
-    why = `cannot reach the signer: ${message}; see systemctl status assay-signer.socket`
+    // One that dies with something unread resets the connection, which says nothing.
+    if (!isConnected) {
+      why = `cannot reach the signer: ${message}; see systemctl status assay-signer.socket`
+    }
+  })
+  socket.once('connect', () => {
+    isConnected = true
   })
   socket.once('close', () => resolve({ why, needsOperator: false }))
   return { socket, pid: undefined, printed: [], ended, kill: () => void socket.destroy() }

@@ -58,6 +58,7 @@ test('a signer behind a socket signs, is replaced when it dies, and ends with it
   process.kill(first, 'SIGKILL')
   const noticedMs = await until('down', () => server.status().state === 'down')
   assert.ok(noticedMs <= 200, `noticed after ${noticedMs} ms`)
+  assert.match(server.status().detail, /the signer at .*signer\.sock ended: journalctl/)
   const { signed } = load.result
   await until('signatures', () => load.result.signed > signed)
   assert.equal(server.status().state, 'ok')
