@@ -194,7 +194,7 @@ test('E18 before the first word of the server every call is UNAVAILABLE', async 
   assert.equal(health.status, 2)
 })
 
-test('E22, F3, E24 reflection lists the Workload API, health and itself, and the standard methods alone', async () => {
+test('E22, F3, E24 reflection lists the Workload API with the standard methods alone, its post-quantum counterpart, health and itself', async () => {
   using call = agent.workloadConnection.client(ServerReflectionDefinition).serverReflectionInfo()
   await call.send({ host: '', messageRequest: { $case: 'listServices', value: '' } })
   const listed = await call.receive()
@@ -205,6 +205,7 @@ test('E22, F3, E24 reflection lists the Workload API, health and itself, and the
       : []
   assert.deepEqual(names, [
     'SpiffeWorkloadAPI',
+    'assay.workload.v1.PostQuantum',
     'grpc.health.v1.Health',
     'grpc.reflection.v1.ServerReflection',
     'grpc.reflection.v1alpha.ServerReflection',

@@ -9,6 +9,7 @@ import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { InventoryDefinition } from '#rpc/gen/assay/server/v1/inventory.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { OverviewDefinition } from '#rpc/gen/assay/server/v1/overview.ts'
+import { PostQuantumDefinition } from '#rpc/gen/assay/server/v1/post_quantum.ts'
 import { RefusalsDefinition } from '#rpc/gen/assay/server/v1/refusals.ts'
 import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -37,6 +38,7 @@ const shared: readonly ServiceDefinition[] = [
   FeedDefinition,
   InventoryDefinition,
   KeysDefinition,
+  PostQuantumDefinition,
   RefusalsDefinition,
   ApprovalsDefinition,
   OverviewDefinition,
