@@ -12,6 +12,7 @@ import { AssayError } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { Encoded, type Peer } from './call.ts'
+import { countFields } from './message-fields.ts'
 import { ServerCall } from './server-call.ts'
 import {
   type Handlers,
@@ -111,6 +112,9 @@ function intercepted(
       request ??= decoded(type, bytes)
       return request
     },
+    get fields() {
+      return countFields(bytes)
+    },
   }
 }
 
@@ -179,7 +183,7 @@ async function answerMany(answer: Answer<StreamCall>): Promise<void> {
   options.streams.add(context)
   try {
     const received = method.requestStream
-      ? { context, request: undefined }
+      ? { context, request: undefined, fields: 0 }
       : intercepted(context, method.requestType, (call as OneRequest).request as Uint8Array)
     await intercept(options.interceptors, received, async () => {
       const input = method.requestStream
@@ -238,6 +242,16 @@ function intercept(
   return interceptor(call, () => intercept(interceptors, call, handler, index + 1))
 }
 
+/** Of one message of a stream. Nobody is limited before that, and few items are asked for at a time. */
+const maxStreamedFields = 10_000
+
+const tooManyFields = (): AssayError =>
+  new AssayError(
+    'resource-exhausted',
+    `cannot take a message of more than ${maxStreamedFields} fields in a stream`,
+    { reason: 'too-many-fields' },
+  )
+
 async function* incoming(
   call: ManyRequests,
   type: MessageType<unknown>,
@@ -245,7 +259,10 @@ async function* incoming(
 ): AsyncGenerator<unknown> {
   try {
     // Leaving off reading must not close the half that is written.
-    for await (const bytes of call.iterator({ destroyOnReturn: false })) yield decoded(type, bytes)
+    for await (const bytes of call.iterator({ destroyOnReturn: false })) {
+      if (countFields(bytes) > maxStreamedFields) throw tooManyFields()
+      yield decoded(type, bytes)
+    }
   } catch (error) {
     context.signal.throwIfAborted()
     throw error

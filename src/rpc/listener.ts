@@ -1,5 +1,11 @@
 import { once } from 'node:events'
-import type { ServerOptions as Http2ServerOptions } from 'node:http2'
+import {
+  constants,
+  type Http2Server,
+  type ServerOptions as Http2ServerOptions,
+  type IncomingHttpHeaders,
+  type ServerHttp2Stream,
+} from 'node:http2'
 import type { Server as NetServer, Socket } from 'node:net'
 import {
   type ConnectionInjector,
@@ -11,8 +17,10 @@ import {
 } from '@grpc/grpc-js'
 import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
+import { LineLimit } from '#base/line-limit.ts'
 import type { Log } from '#base/log.ts'
 import type { Peer } from './call.ts'
+import { type Excess, nameOf, type PeerBounds, type PeerShare, PeerShares } from './peer-shares.ts'
 import type { ServerCall } from './server-call.ts'
 import { sourceOf } from './source-address.ts'
 
@@ -40,6 +48,10 @@ export interface ListenerLimits {
    * that are open go on. Default: never.
    */
   readonly maxConnectionAgeMs?: number
+  /** What one peer may have under way over all of its connections. Default: no bound. */
+  readonly perPeer?: PeerBounds
+  /** Told of what is refused because a peer has too much under way, for counting. Must not throw. */
+  readonly onExcess?: (excess: Excess) => void
   /** What TLS clients may do that showed no certificate. Default: the same as everybody. */
   readonly strangers?: StrangerLimits
 }
@@ -64,8 +76,14 @@ export interface ListenerOptions {
 
 interface Connection {
   readonly peer: Peer
+  readonly share: PeerShare
   calls: number
 }
+
+const defaultMaxRequestBytes = 4 * 1024 * 1024
+
+/** Lines in ten seconds about peers that have too much under way. */
+const excessLines = { perSource: 3, total: 30 }
 
 /** Bytes of the HTTP/2 connection preface and of an empty SETTINGS frame (RFC 9113 §3.4). */
 const prefaceBytes = 24 + 9
@@ -85,6 +103,8 @@ export class Listener {
   readonly #sockets = new Set<Socket>()
   readonly #options: ListenerOptions
   readonly #closed = new AbortController()
+  readonly #shares: PeerShares
+  readonly #excessLines: LineLimit
   #server: NetServer | undefined
   #drained: (() => void) | undefined
   #count = 0
@@ -92,8 +112,17 @@ export class Listener {
   constructor(options: ListenerOptions) {
     const { strangers, ...limits } = options.limits
     this.#options = options
+    this.#shares = new PeerShares(limits.perPeer ?? {})
+    this.#excessLines = new LineLimit({
+      clock: options.clock,
+      bounds: excessLines,
+      onLeftOut: (leftOut) =>
+        options.log.warn({ ...leftOut }, 'more was refused of peers with too much under way'),
+    })
     this.#door = newDoor(grpcOptions(limits), limits.maxCancelsPerSecond)
     this.#strangersDoor = strangers && newDoor(strangerOptions({ ...limits, ...strangers }))
+    if (limits.perPeer === undefined) return
+    for (const { http2 } of this.#doors()) this.#watchCalls(http2)
   }
 
   /** Serves it to everybody. Before the first connection. */
@@ -124,13 +153,20 @@ export class Listener {
   /** Hands an accepted connection to gRPC, with who it is from. */
   admit(socket: Socket, peer: Peer): void {
     if (socket.destroyed) return
+    const share = this.#shares.enter(peer)
+    if (share === undefined) {
+      this.#exceeded('connections', nameOf(peer))
+      socket.destroy()
+      return
+    }
+    socket.once('close', () => this.#shares.leave(share))
     const door = this.#doorFor(socket, peer)
     if (door === undefined) return
     // grpc-js names a connection by its remote address, the one thing it lets a handler see of it.
     const name = `connection-${++this.#count}`
     Object.defineProperty(socket, 'remoteAddress', { value: name })
     Object.defineProperty(socket, 'remotePort', { value: undefined })
-    const connection: Connection = { peer, calls: 0 }
+    const connection: Connection = { peer, share, calls: 0 }
     this.#connections.set(name, connection)
     const gone = new AbortController()
     socket.once('close', () => {
@@ -163,6 +199,52 @@ export class Listener {
       else this.#strangers.set(source, left)
     })
     return this.#strangersDoor
+  }
+
+  /** Counts every call as its peer's before grpc-js sees it. */
+  #watchCalls(server: Http2Server): void {
+    const serve = server.listeners('stream')
+    server.removeAllListeners('stream')
+    server.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, ...more) => {
+      const share = this.#connections.get(stream.session?.socket.remoteAddress ?? '')?.share
+      if (share === undefined || this.#takesIn(share, stream, headers)) {
+        for (const listener of serve) listener.call(server, stream, headers, ...more)
+      }
+    })
+  }
+
+  /** False: the call is refused. */
+  #takesIn(share: PeerShare, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): boolean {
+    const refuse = (excess: Excess): false => {
+      this.#exceeded(excess, share.name)
+      stream.on('error', () => {})
+      // Clients take it for RESOURCE_EXHAUSTED, and do not repeat the call by themselves.
+      stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM)
+      return false
+    }
+    const call = share.begin()
+    if (call === undefined) return refuse('calls')
+    stream.once('close', call.end)
+    // What is compressed can become as long as a request may be.
+    const encoding = headers['grpc-encoding'] ?? 'identity'
+    if (encoding !== 'identity' && !call.take(this.#maxRequestBytes)) return refuse('request-bytes')
+    // Who reads the stream is grpc-js: it lets it flow when it wants more.
+    stream.pause()
+    stream.on('data', (data: Uint8Array) => {
+      if (!stream.closed && !call.take(data.length)) refuse('request-bytes')
+    })
+    return true
+  }
+
+  get #maxRequestBytes(): number {
+    return this.#options.limits.maxRequestBytes ?? defaultMaxRequestBytes
+  }
+
+  #exceeded(excess: Excess, peer: string): void {
+    const { log, limits } = this.#options
+    limits.onExcess?.(excess)
+    if (!this.#excessLines.admits(peer)) return
+    log.warn({ peer, excess }, 'a peer has too much under way: what is more is refused')
   }
 
   #doors(): readonly Door[] {
@@ -216,6 +298,7 @@ export class Listener {
     await Promise.race([drained, grace.catch(() => {})])
     over.abort()
     this.#closed.abort()
+    this.#excessLines[Symbol.dispose]()
     for (const { grpc } of this.#doors()) grpc.forceShutdown()
     for (const socket of this.#sockets) socket.destroy()
     await closed
@@ -225,6 +308,7 @@ export class Listener {
 /** A grpc-js server, which has its bounds for all its connections, and the way in. */
 interface Door {
   readonly grpc: GrpcServer
+  readonly http2: Http2Server
   readonly injector: ConnectionInjector
 }
 
@@ -237,7 +321,11 @@ function newDoor(options: ServerOptions, maxCancelsPerSecond?: number): Door {
     commonServerOptions.streamResetRate = maxCancelsPerSecond
   }
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure())
-  return { grpc, injector }
+  // Named here and nowhere else: grpc-js shows nobody a call before its request is whole.
+  const { http2Servers } = grpc as unknown as { http2Servers: ReadonlyMap<Http2Server, unknown> }
+  const [http2] = http2Servers.keys()
+  if (http2 === undefined) throw new TypeError('grpc-js has made no server for its injector')
+  return { grpc, http2, injector }
 }
 
 function strangerOptions(limits: ListenerLimits & StrangerLimits): ServerOptions {
@@ -245,7 +333,7 @@ function strangerOptions(limits: ListenerLimits & StrangerLimits): ServerOptions
 }
 
 function grpcOptions(limits: ListenerLimits): ServerOptions {
-  const { maxConcurrentStreams = 100, maxRequestBytes = 4 * 1024 * 1024 } = limits
+  const { maxConcurrentStreams = 100, maxRequestBytes = defaultMaxRequestBytes } = limits
   return {
     // The bookkeeping that nobody reads costs a tenth of a call.
     'grpc.enable_channelz': 0,

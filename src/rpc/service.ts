@@ -72,6 +72,8 @@ export interface InterceptedCall {
    * @throws AssayError `invalid-argument`, reason `malformed-request`.
    */
   readonly request: unknown
+  /** How many fields the message has, as {@link countFields} does; zero for a method that takes a stream. */
+  readonly fields: number
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { StrangerLimits } from '#rpc/listener.ts'
+import type { PeerBounds } from '#rpc/peer-shares.ts'
 import { RpcServer } from '#rpc/server.ts'
 import type { TlsListener } from '#rpc/tls-listener.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
@@ -51,7 +52,7 @@ export async function openEndpoints(
 
 /**
  * What a node needs that attests: two calls with messages of a few KiB, and the time that a wait for its turn and a
- * slow TPM take. All that the strangers of one source can make the server hold is 256 MiB.
+ * slow TPM take. All the requests of the strangers of one source together are bounded too, by {@link perClient}.
  */
 const attestingStrangers: StrangerLimits = {
   maxConnectionsPerSource: 1024,
@@ -59,6 +60,17 @@ const attestingStrangers: StrangerLimits = {
   maxRequestBytes: 128 * 1024,
   maxConnectionAgeMs: 180_000,
   graceMs: 10_000,
+}
+
+/**
+ * What one SPIFFE ID may have under way, so that a node that was taken over leaves the others their server. Agents have
+ * one or two connections and a few calls at a time; the largest request is 4 MiB. Of clients without an ID the bytes of a
+ * source are bounded.
+ */
+const perClient: PeerBounds = {
+  maxConnections: 32,
+  maxCalls: 256,
+  maxRequestBytes: 16 * 1024 * 1024,
 }
 
 /** Lets agents in, who are shown the server's SVID of that moment: there must be one. */
@@ -91,6 +103,8 @@ export async function listenTls(
     },
     maxConnections: config.max_connections,
     strangers: attestingStrangers,
+    perPeer: perClient,
+    onExcess: (excess) => metrics.rpcExcess(excess),
     keepaliveMs: 60_000,
   })
   process.log.info({ address, port: listener.port, trustDomain }, 'agents can connect')

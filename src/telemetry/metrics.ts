@@ -9,6 +9,8 @@ const help = {
   assay_build_info: 'Always 1; the labels say what runs.',
   assay_rpc_duration_seconds: 'How long calls took, by service, method and gRPC status.',
   assay_rpc_in_flight: 'Calls and streams that are being served, by service.',
+  assay_rpc_excess_total:
+    'Connections and calls refused because their peer had too much under way, by what there was too much of.',
   assay_authorization_denied_total: 'Calls that their caller may not make, by method and reason.',
   assay_approvals_pending: 'Calls of administrators that wait for others to agree.',
   assay_attestations_total:
@@ -112,6 +114,7 @@ export class Metrics {
     'code',
   )
   readonly #rpcInFlight = this.#gauge('assay_rpc_in_flight', 'service')
+  readonly #rpcExcess = this.#counter('assay_rpc_excess_total', 'what')
   readonly #denied = this.#counter('assay_authorization_denied_total', 'method', 'reason')
   readonly #attestations = this.#counter(
     'assay_attestations_total',
@@ -207,6 +210,10 @@ export class Metrics {
   /** Counts a call of `service` as being served until disposed. */
   rpcInFlight(service: string): Disposable {
     return held(this.#rpcInFlight, { service })
+  }
+
+  rpcExcess(what: 'connections' | 'calls' | 'request-bytes'): void {
+    this.#rpcExcess.inc({ what })
   }
 
   authorizationDenied(labels: { readonly method: string; readonly reason: string }): void {

@@ -136,7 +136,10 @@ test('E7 a security header that is there twice is refused', async () => {
     metadata: (key: string) => headers.get(key).filter((value) => typeof value === 'string'),
   }
   await assert.rejects(
-    requireSecurityHeader({ context: context as never, request: undefined }, async () => {}),
+    requireSecurityHeader(
+      { context: context as never, request: undefined, fields: 0 },
+      async () => {},
+    ),
     { code: 'invalid-argument' },
   )
 })

@@ -5,6 +5,7 @@ import { FakeClock } from '#base/fake-clock.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
 import type { Connection } from '#rpc/client.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
+import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import { csrOf, LiveServer } from '../support/live-server.ts'
 
@@ -41,6 +42,22 @@ test('a batch larger than a second’s worth of signatures is refused', async ()
   await assert.rejects(agent.connection.client(SVIDDefinition).batchNewX509SVID({ params }), {
     code: 'resource-exhausted',
     reason: 'rate-limit-burst',
+  })
+})
+
+test('a request of very many items is refused before it is decoded', async () => {
+  await clock.advance(second)
+  const agent = await live.attest()
+  const params = Array.from({ length: 10_001 }, () => ({}))
+  await assert.rejects(agent.connection.client(SVIDDefinition).batchNewX509SVID({ params }), {
+    code: 'resource-exhausted',
+    reason: 'too-many-fields',
+  })
+  using call = agent.connection.client(EntryDefinition).syncAuthorizedEntries()
+  await call.send({ ids: params.map(() => '') })
+  await assert.rejects(call.receive(), {
+    code: 'resource-exhausted',
+    reason: 'too-many-fields',
   })
 })
 

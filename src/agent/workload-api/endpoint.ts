@@ -37,7 +37,7 @@ const maxConnectionsPerUser = 1024
 
 /**
  * The longest request is a token to validate (16 KiB at most), and a client library keeps two or three streams. What is
- * not whole yet lies in the agent's memory, so that this times the connections is what one user can take of it. A call
+ * not whole yet lies in the agent's memory, so that it is bounded for each user too, below. A call
  * that was cancelled counts until Node has cleared it away, some turns later: a client with 16 calls under way that
  * cancels each after its first message is turned away by a limit of 32.
  */
@@ -48,6 +48,9 @@ const bounds = { maxConcurrentStreams: 64, maxRequestBytes: 32 * 1024 }
  * calls cost the agent as much as cancelling them.
  */
 const maxCancelsPerSecond = 50_000
+
+/** Of all of a user's connections together: five hundred of the longest requests at once. */
+const maxRequestBytesPerUser = 16 * 1024 * 1024
 
 /** Lines about refused calls in ten seconds; a source is a user. */
 const refusalBounds = { perSource: 20, total: 200 }
@@ -104,6 +107,8 @@ export async function openWorkloadApi(
       maxConnectionsPerUser,
       maxCancelsPerSecond,
       ...bounds,
+      perPeer: { maxRequestBytes: maxRequestBytesPerUser },
+      onExcess: (excess) => metrics.rpcExcess(excess),
       ...(i === 0 && fd !== undefined && { fd }),
     })
     log.info({ socket: path }, 'the Workload API is open')

@@ -1,6 +1,9 @@
 import type { Clock } from '#base/clock.ts'
-import type { Interceptor } from '#rpc/service.ts'
+import { AssayError } from '#base/errors.ts'
+import type { CallContext } from '#rpc/call.ts'
+import type { InterceptedCall, Interceptor } from '#rpc/service.ts'
 import { sourceOf } from '#rpc/source-address.ts'
+import { callerOf } from './caller.ts'
 import { RateLimiter } from './rate-limit.ts'
 
 /** Limits that can be off; the others are always on. */
@@ -13,11 +16,14 @@ export interface LimitOptions {
 }
 
 /** How many tokens a call takes; a batch takes one an item. */
-type Cost = (request: unknown) => number
+type Cost = (call: InterceptedCall) => number
 
 const one: Cost = () => 1
-const perItem: Cost = (request) =>
-  Math.max(1, (request as { readonly params: readonly unknown[] }).params.length)
+/** The items are all that such a request has. They are counted without being decoded, which costs more than sending. */
+const perItem: Cost = ({ fields }) => Math.max(1, fields)
+
+/** Fields that a request of somebody may have who administers nothing; the largest has one for each item of a batch. */
+const maxFields = 10_000
 
 interface Limit {
   readonly limiter: RateLimiter
@@ -58,14 +64,26 @@ export function limiting({ isOn, clock }: LimitOptions): Interceptor {
     [`${svid}/NewJWTSVID`, signing({ limiter: limiter(500), cost: one })],
     [`${svid}/BatchNewWITSVID`, signing({ limiter: limiter(500), cost: perItem })],
   ])
-  return async ({ context, request }, next) => {
+  return async (call, next) => {
+    const { context } = call
+    if (callerOf(context)?.class !== 'admin' && call.fields > maxFields)
+      throw tooManyFields(context)
     const limit = limits.get(context.method)
     const { peer, signal } = context
     const isOff = limit?.limited !== undefined && !isOn(limit.limited)
     if (limit !== undefined && !isOff && peer.kind === 'tls') {
-      const count = limit.cost(request)
+      const count = limit.cost(call)
       await limit.limiter.take(sourceOf(peer.address), { count, signal })
     }
     await next()
   }
 }
+
+const tooManyFields = ({ method }: CallContext): AssayError =>
+  new AssayError(
+    'resource-exhausted',
+    `cannot ${method}: the request has more than ${maxFields} fields`,
+    {
+      reason: 'too-many-fields',
+    },
+  )
