@@ -3,13 +3,13 @@ import type { Random } from '#base/random.ts'
 import { DiagnosisDefinition } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
 import { DebugDefinition } from '#rpc/gen/spire/api/agent/debug/v1/debug.ts'
 import { LoggerDefinition } from '#rpc/gen/spire/api/agent/logger/v1/logger.ts'
+import { loggerHandlers } from '#rpc/logger.ts'
 import { addReflection } from '#rpc/reflection.ts'
 import { RpcServer } from '#rpc/server.ts'
 import type { ProcessLog } from '#telemetry/log.ts'
 import type { AgentConfig } from '../config.ts'
 import { debugService } from './debug.ts'
 import { type DiagnosisDependencies, diagnosisService } from './diagnosis.ts'
-import { loggerService } from './logger.ts'
 
 export interface AdministrationDependencies extends DiagnosisDependencies {
   /** Closes what is opened here. */
@@ -34,7 +34,7 @@ export async function openAdministration(
   const startedAtSeconds = Math.trunc(clock.now().epochMilliseconds / 1000)
   server.addService(DiagnosisDefinition, diagnosisService(dependencies))
   server.addService(DebugDefinition, debugService({ ...dependencies, startedAtSeconds }))
-  server.addService(LoggerDefinition, loggerService(dependencies.log))
+  server.addService(LoggerDefinition, loggerHandlers(dependencies.log))
   addReflection(server)
   const [fd] = activated.get('admin') ?? []
   await server.listenUnix({

@@ -18,6 +18,7 @@ import { LoggerDefinition } from '#rpc/gen/spire/api/server/logger/v1/logger.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import { TrustDomainDefinition } from '#rpc/gen/spire/api/server/trustdomain/v1/trustdomain.ts'
 import { healthHandlers } from '#rpc/health.ts'
+import { type AdjustableLog, loggerHandlers } from '#rpc/logger.ts'
 import type { RpcServer } from '#rpc/server.ts'
 import type { Interceptor } from '#rpc/service.ts'
 import type { Health } from '#telemetry/health.ts'
@@ -32,6 +33,7 @@ import { newApprovalsService } from './approvals.ts'
 import type { Authorizer } from './authorize.ts'
 import { type BackupServiceDependencies, newBackupService } from './backup.ts'
 import { type BundleServiceDependencies, newBundleService } from './bundle.ts'
+import { notesOf } from './call-notes.ts'
 import type { ConnectedAgents } from './connected-agents.ts'
 import { type DebugServiceDependencies, newDebugService } from './debug.ts'
 import { type EntryServiceDependencies, newEntryService } from './entry.ts'
@@ -39,7 +41,6 @@ import { type FeedServiceDependencies, newFeedService } from './feed.ts'
 import { newInventoryService } from './inventory.ts'
 import { type KeysServiceDependencies, newKeysService } from './keys.ts'
 import { newLocalAuthorityService } from './local-authority.ts'
-import { type AdjustableLog, newLoggerService } from './logger.ts'
 import { type ObserveDependencies, observing } from './observe.ts'
 import { newOverviewService, type OverviewServiceDependencies } from './overview.ts'
 import { newPostQuantumService } from './post-quantum.ts'
@@ -102,7 +103,12 @@ export function addLocalServices(server: RpcServer, dependencies: ServiceDepende
   addSharedServices(server, dependencies)
   server.addService(DebugDefinition, newDebugService(dependencies))
   server.addService(BackupDefinition, newBackupService(dependencies))
-  server.addService(LoggerDefinition, newLoggerService(dependencies.processLog))
+  server.addService(
+    LoggerDefinition,
+    loggerHandlers(dependencies.processLog, (change, context) => {
+      notesOf(context).details = { ...change }
+    }),
+  )
   const { health, clock } = dependencies
   server.addService(
     HealthDefinition,
