@@ -1,11 +1,9 @@
 import { dirname, sep } from 'node:path'
 import { list, object, oneOf } from '#config/containers.ts'
+import { healthChecks, logFormat, logLevel, prometheus } from '#config/daemon-fields.ts'
 import { boolean, choice, duration, integer, path, port, text } from '#config/fields.ts'
 import type { Value } from '#config/schema.ts'
 import { parseTrustDomain } from '#spiffe/trust-domain.ts'
-
-const ip = () =>
-  text({ maxBytes: 255 }).describe('An IP address; `0.0.0.0` or `::` for every interface.')
 
 const nodeAttestorSchema = oneOf({
   tpm: object({
@@ -124,28 +122,14 @@ export const agentConfigSchema = object(
       .describe(
         'Which algorithms are used. `cnsa2`, after CNSA 2.0: P-384 keys, and TLS with SecP384r1MLKEM1024 and AES-256 alone.',
       ),
-    health_checks: object({
-      bind_address: ip().default('127.0.0.1'),
-      bind_port: port({ ephemeral: true }).default(8080),
-      live_path: text({ maxBytes: 255 }).default('/live'),
-      ready_path: text({ maxBytes: 255 }).default('/ready'),
-    })
-      .optional()
-      .describe('HTTP endpoints for liveness and readiness. Default: none.'),
+    health_checks: healthChecks(8080),
     telemetry: object({
-      prometheus: object({
-        bind_address: ip().default('127.0.0.1'),
-        port: port({ ephemeral: true }).default(9989),
-      })
-        .optional()
-        .describe('Metrics for Prometheus, at /metrics.'),
+      prometheus: prometheus(9989),
     })
       .default({})
       .describe('Metrics. Default: none are served.'),
-    log_level: choice('debug', 'info', 'warn', 'error')
-      .default('info')
-      .describe('The least severe level that is logged.'),
-    log_format: choice('json', 'text').default('text').describe('For programs or for people.'),
+    log_level: logLevel(),
+    log_format: logFormat(),
     log_selectors: list(text({ maxBytes: 1024 }))
       .default([])
       .describe(

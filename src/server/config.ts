@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { list, object, oneOf } from '#config/containers.ts'
+import { healthChecks, ip, logFormat, logLevel, prometheus } from '#config/daemon-fields.ts'
 import { boolean, choice, duration, integer, path, port, text } from '#config/fields.ts'
 import { type Pkcs11Uri, parsePkcs11Uri } from '#config/pkcs11-uri.ts'
 import type { Value } from '#config/schema.ts'
@@ -10,8 +11,6 @@ import { certificateQuirks } from '#tpm/verify/certificate-quirks.ts'
 import { type CallSelection, parseCalls } from './administrators/calls.ts'
 
 const keyType = () => choice('ec-p256', 'ec-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096')
-const ip = () =>
-  text({ maxBytes: 255 }).describe('An IP address; `0.0.0.0` or `::` for every interface.')
 
 const tokenFields = {
   uri: text()
@@ -328,21 +327,9 @@ export const serverConfigSchema = object({
     .describe(
       'Forget nodes whose SVID expired this long ago and that can attest again. Default: never.',
     ),
-  health_checks: object({
-    bind_address: ip().default('127.0.0.1'),
-    bind_port: port({ ephemeral: true }).default(8082),
-    live_path: text({ maxBytes: 255 }).default('/live'),
-    ready_path: text({ maxBytes: 255 }).default('/ready'),
-  })
-    .optional()
-    .describe('HTTP endpoints for liveness and readiness. Default: none.'),
+  health_checks: healthChecks(8082),
   telemetry: object({
-    prometheus: object({
-      bind_address: ip().default('127.0.0.1'),
-      port: port({ ephemeral: true }).default(9988),
-    })
-      .optional()
-      .describe('Metrics for Prometheus, at /metrics.'),
+    prometheus: prometheus(9988),
     by_namespace: boolean()
       .default(false)
       .describe(
@@ -351,10 +338,8 @@ export const serverConfigSchema = object({
   })
     .default({})
     .describe('Metrics. Default: none are served.'),
-  log_level: choice('debug', 'info', 'warn', 'error')
-    .default('info')
-    .describe('The least severe level that is logged. SIGHUP reads it again.'),
-  log_format: choice('json', 'text').default('text').describe('For programs or for people.'),
+  log_level: logLevel(),
+  log_format: logFormat(),
   audit_log_enabled: boolean()
     .default(true)
     .describe('One record of each call that changes, issues or refuses something.'),
