@@ -199,24 +199,33 @@ test('rotation by time goes on with one token, and fresh successors replace thos
   await issue(authorities)
 })
 
-test('what one token has sealed is opened while that token is there, whichever it was', async () => {
+test('what both tokens have sealed either opens; what one has, while that one is there', async () => {
   await using scene = await Scene.open()
   const { tokens } = scene
   await using server = await scene.start()
-  const { keyManager, first } = server
+  const { keyManager, first, second } = server
   const { sealer } = keyManager
   assert.ok(sealer)
   const secret = Uint8Array.of(1, 2, 3)
-  const byFirst = await sealer.seal('k', secret)
-  assert.deepEqual(await sealer.unseal('k', byFirst), secret)
+  const byBoth = await sealer.seal('k', secret)
+  assert.deepEqual(await sealer.unseal('k', byBoth), secret)
   await tokens[0].unplug()
   await until('down', () => first.status().state === 'down')
+  assert.deepEqual(await sealer.unseal('k', byBoth), secret)
   const bySecond = await sealer.seal('k', secret)
   assert.deepEqual(await sealer.unseal('k', bySecond), secret)
-  await assert.rejects(sealer.unseal('k', byFirst), { code: 'unavailable' }, 'it may come back')
   await tokens[0].plug()
   await until('ok', () => first.status().state === 'ok')
-  assert.deepEqual(await sealer.unseal('k', byFirst), secret)
+  await tokens[1].unplug()
+  await until('down', () => second.status().state === 'down')
+  assert.deepEqual(await sealer.unseal('k', byBoth), secret)
+  await assert.rejects(sealer.unseal('k', bySecond), { code: 'unavailable' }, 'it may come back')
+  // A server that has one token alone again opens its part.
+  assert.deepEqual(await first.sealer?.unseal('k', byBoth), secret)
+  await tokens[1].plug()
+  await until('ok', () => second.status().state === 'ok')
   assert.deepEqual(await sealer.unseal('k', bySecond), secret)
-  await assert.rejects(sealer.unseal('other', bySecond), { code: 'failed-precondition' })
+  for (const sealed of [byBoth, bySecond]) {
+    await assert.rejects(sealer.unseal('other', sealed), { code: 'failed-precondition' })
+  }
 })

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { SystemClock } from '#base/clock.ts'
+import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
 import { SystemRandom } from '#base/random.ts'
 import { labelPrefixOf } from '#hsm/label-prefix.ts'
@@ -16,8 +17,9 @@ import { openAlternativeKeys } from '#server/plugin/key-manager/alternative-keys
 import { withAlternativeKeys } from '#server/plugin/key-manager/hybrid.ts'
 import type { KeyManager } from '#server/plugin/key-manager/key-manager.ts'
 import { openPkcs11KeyManager } from '#server/plugin/key-manager/pkcs11.ts'
+import { TokenPair } from '#server/plugin/key-manager/token-pair.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
-import { authorityOptions, trustDomain } from '../support/authorities.ts'
+import { authorityOptions, seconds, trustDomain } from '../support/authorities.ts'
 import { newSoftHsm, type SoftHsm } from '../support/softhsm.ts'
 
 const random = new SystemRandom()
@@ -159,4 +161,50 @@ test('a server that starts without its token signs both ways as soon as the toke
   })
   const [leaf] = certificates.map((der) => parseCertificate(der))
   assert.ok(leaf && altSignature(leaf))
+})
+
+test('a server that starts while the first of its two tokens is away signs both ways with the second', async () => {
+  await using firstToken = await newSoftHsm()
+  await using secondToken = await newSoftHsm()
+  await using place = await newPlace()
+  const clock = new FakeClock()
+  const options = authorityOptions({ clock, pqParameterSet: 'ml-dsa-44' })
+  const openPair = async (): Promise<KeyManager> => {
+    const classical = new TokenPair(await openToken(firstToken), await openToken(secondToken), {
+      promoteAfter: Temporal.Duration.from({ seconds: 0 }),
+      monotonicMs: () => performance.now(),
+    })
+    const { sealer } = classical
+    const alternatives = await openAlternativeKeys({
+      path: place.path,
+      sealer,
+      random,
+      log: silentLog,
+    })
+    return withAlternativeKeys(classical, { alternatives, parameterSet: 'ml-dsa-44' })
+  }
+  let prepared = ''
+  {
+    await using keyManager = await openPair()
+    using manager = await AuthorityManager.open({ ...options, keyManager })
+    await manager.round()
+    prepared = manager.states('x509').find(({ state }) => state === 'prepared')?.authorityId ?? ''
+    assert.notEqual(prepared, '')
+  }
+  await firstToken.unplug()
+  await using keyManager = await openPair()
+  assert.equal(keyManager.status().state, 'degraded')
+  using manager = await AuthorityManager.open({ ...options, keyManager })
+  await clock.advance(seconds(120))
+  await manager.round()
+  const active = manager.states('x509').find(({ state }) => state === 'active')
+  assert.equal(active?.authorityId, prepared, 'the one in the token that is there')
+  const { certificates } = await manager.certificateAuthority.issueX509Svid({
+    spiffeId: spiffeId(trustDomain, '/web'),
+    publicKey: generateEcKeyPair('ec-p256').publicKey,
+    ttlSeconds: 0,
+  })
+  const [leaf] = certificates.map((der) => parseCertificate(der))
+  assert.ok(leaf && altSignature(leaf))
+  await firstToken.plug()
 })

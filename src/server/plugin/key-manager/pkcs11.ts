@@ -19,6 +19,7 @@ import type {
   Sealer,
   SigningKey,
 } from './key-manager.ts'
+import { firstOpened, splitSealed } from './sealed-parts.ts'
 
 /** What a server's `key_manager: { pkcs11: … }` comes to. */
 export interface Pkcs11Options {
@@ -161,7 +162,13 @@ class TokenKeyManager implements Pkcs11KeyManager {
         return where()
       },
       seal: (name, data) => client.seal(label, { context: utf8Bytes(name), data }),
-      unseal: (name, data) => client.unseal(label, { context: utf8Bytes(name), data }),
+      // A token that was one of two opens its part.
+      unseal: (name, sealed) =>
+        firstOpened(
+          splitSealed(sealed).map(
+            (data) => () => client.unseal(label, { context: utf8Bytes(name), data }),
+          ),
+        ),
     }
     const report = ({ state, detail, where }: KeyManagerStatus) => {
       const fields = { state, detail, where, keys: client.keys.size }

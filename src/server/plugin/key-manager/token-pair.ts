@@ -8,6 +8,7 @@ import type {
   Sealer,
   SigningKey,
 } from './key-manager.ts'
+import { firstOpened, joinSealed, splitSealed } from './sealed-parts.ts'
 
 /** What a pair of tokens needs beside them. */
 export interface TokenPairOptions {
@@ -33,7 +34,10 @@ export class TokenPair implements KeyManager {
     this.#tokens = [first, second]
     this.#options = options
     if (first.sealer === undefined || second.sealer === undefined) return
-    this.sealer = newPairSealer(first.sealer, second.sealer, () => isUp(first))
+    this.sealer = newPairSealer([
+      { sealer: first.sealer, isUp: () => isUp(first) },
+      { sealer: second.sealer, isUp: () => isUp(second) },
+    ])
   }
 
   async generateKey(id: string, type: KeyType, apartFrom?: string): Promise<SigningKey> {
@@ -133,23 +137,32 @@ export class TokenPair implements KeyManager {
   }
 }
 
-/** Seals with the first token while that is there, and opens with whichever has sealed. */
-function newPairSealer(first: Sealer, second: Sealer, isFirstUp: () => boolean): Sealer {
+/**
+ * Seals with every token that is there, so that either opens it alone when the other is away; and opens what one of them
+ * sealed by itself.
+ */
+function newPairSealer(pair: readonly { sealer: Sealer; isUp: () => boolean }[]): Sealer {
+  const [first, second] = pair.map(({ sealer }) => sealer.where)
   return {
-    where: `${first.where} or ${second.where}`,
-    seal: (name, secret) => (isFirstUp() ? first : second).seal(name, secret),
-    async unseal(name, sealed) {
-      try {
-        return await first.unseal(name, sealed)
-      } catch (error) {
-        try {
-          return await second.unseal(name, sealed)
-        } catch (other) {
-          // The one that is away may be the one that sealed it.
-          throw other instanceof AssayError && other.code === 'unavailable' ? other : error
-        }
-      }
+    where: `${first} and ${second}`,
+    async seal(name, secret) {
+      const there = pair.filter((token) => token.isUp())
+      const asked = there.length > 0 ? there : pair
+      const results = await Promise.allSettled(asked.map(({ sealer }) => sealer.seal(name, secret)))
+      const parts = results.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+      if (parts.length > 0) return joinSealed(parts)
+      throw results.find((one) => one.status === 'rejected')?.reason
     },
+    unseal: (name, sealed) =>
+      firstOpened(
+        splitSealed(sealed).flatMap((part) =>
+          pair.map(
+            ({ sealer }) =>
+              () =>
+                sealer.unseal(name, part),
+          ),
+        ),
+      ),
   }
 }
 
