@@ -146,8 +146,10 @@ function nextSteps(assay: Installation): void {
     `ASSAY_SERVER_SOCKET=${assay.at('server.sock')}`,
     `ASSAY_AGENT_ADMIN_SOCKET=${assay.at('admin/admin.sock')}`,
     `SPIFFE_ENDPOINT_SOCKET=unix://${assay.workloadSocket}`,
+    `SOFTHSM2_CONF=${assay.at('hsm/softhsm2.conf')}`,
   ]
   for (const setting of settings) line(`  export ${setting}`)
+  line(`  # configured by ${assay.at('server.yaml')} and ${assay.at('agent.yaml')}`)
   for (const [command, meaning] of [
     ['bin/assay hsm status', 'the keys, where they are, what happens to them next'],
     ['bin/assay agent list', 'the nodes'],

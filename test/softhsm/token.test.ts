@@ -245,7 +245,15 @@ test('a token is found by label, and by serial where the label is not enough', a
     await detailOf({ tokenLabel: 'other' }),
     new RegExp(`no token "other", only: "assay" serial ${serial}`),
   )
-  await token.addToken('assay')
+  await assert.rejects(token.addToken('assay'), /has a token assay already/)
+  const pins = ['--pin', token.pin, '--so-pin', token.pin]
+  await promisify(execFile)(
+    'softhsm2-util',
+    ['--init-token', '--free', '--label', 'assay', ...pins],
+    {
+      env: token.environment,
+    },
+  )
   await assert.rejects(openOn(token), {
     code: 'failed-precondition',
     message: /several tokens "assay": set token_serial to one of/,

@@ -1,12 +1,8 @@
-import { execFile } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { newSoftHsm, type SoftHsm } from './softhsm.ts'
-
-const run = promisify(execFile)
 
 /** A table for ceremonies: two tokens, two operators with keys, and a directory for what comes of it. */
 export interface CeremonyRoom extends AsyncDisposable {
@@ -27,12 +23,7 @@ export async function newCeremonyRoom(): Promise<CeremonyRoom> {
   const hsm = await newSoftHsm()
   const directory = await mkdtemp(join(tmpdir(), 'assay-ceremony-'))
   const at = (name: string): string => join(directory, name)
-  for (const label of ['offline', 'online']) {
-    const pins = ['--pin', hsm.pin, '--so-pin', hsm.pin]
-    await run('softhsm2-util', ['--init-token', '--free', '--label', label, ...pins], {
-      env: hsm.environment,
-    })
-  }
+  for (const label of ['offline', 'online']) await hsm.addToken(label)
   const pairs = {
     alice: generateKeyPairSync('ed25519'),
     bob: generateKeyPairSync('ec', { namedCurve: 'P-256' }),

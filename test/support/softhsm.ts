@@ -56,9 +56,7 @@ export async function newSoftHsm(): Promise<SoftHsm> {
       await cp(other.pinFile, pinFile)
     },
     async addToken(label) {
-      const pins = ['--pin', pin, '--so-pin', pin]
-      const init = ['--init-token', '--free', '--label', label, ...pins]
-      await run('softhsm2-util', init, { env: environment })
+      await run(script, [directory, label])
     },
     async pkcs11Tool(...args) {
       const login = [
