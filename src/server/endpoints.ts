@@ -47,6 +47,10 @@ export async function openEndpoints(
     readGroups: true,
   })
   log.info({ socket: config.socket_path }, 'administration is open')
+  metrics.beforeReading(() => {
+    metrics.connections('administration', local.connections)
+    metrics.connections('agents', remote.connections)
+  })
   return { local, remote, ...(await openTelemetry(config, { health, metrics, log, resources })) }
 }
 

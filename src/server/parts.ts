@@ -82,10 +82,10 @@ export async function openParts(
   const serverName = await loadServerName(config.data_dir, random)
   const metrics = new Metrics({ processMetrics: true })
   metrics.buildInfo({ program: 'server', version, trustDomain })
-  const datastore = meteredDatastore(
-    resources.use(process.openDatastore(config.datastore)),
+  const datastore = meteredDatastore(resources.use(process.openDatastore(config.datastore)), {
     metrics,
-  )
+    monotonicMs: process.monotonicMs,
+  })
   await checkTrustDomain(datastore, config)
   const keyManager = resources.use(await openKeyManager(config, { ...process, metrics }))
   const nodes = resources.use(await NodeCache.load(datastore))

@@ -116,6 +116,26 @@ test('DatastoreProbe notices that the datastore fails, and that it works again',
   await assert.rejects(running, /stop/)
 })
 
+test('DatastoreProbe reads anew for who asks how the server is, once a second at most', async () => {
+  const { clock, datastore, health } = vitalsOf()
+  let reads = 0
+  datastore.bundle = () => {
+    reads += 1
+    return Promise.reject(new Error('disk I/O error'))
+  }
+  const ready = async (): Promise<boolean | undefined> => {
+    const { ready } = health.report().checks['datastore'] ?? {}
+    await nextTurn()
+    return ready
+  }
+  assert.deepEqual([await ready(), await ready(), await ready()], [true, false, false])
+  assert.equal(reads, 1)
+  await clock.advance(Temporal.Duration.from({ seconds: 1 }))
+  await ready()
+  await ready()
+  assert.equal(reads, 2)
+})
+
 test('registerMetrics() sets gauges when they are read', async () => {
   const { metrics } = vitalsOf()
   const text = await metrics.exposition()

@@ -33,9 +33,10 @@ const notReady = (detail: string): CheckResult => ({ live: true, ready: false, d
 
 /** None of these troubles is one a restart would cure, so that none makes the server not live. */
 export function registerHealth(health: Health, vitals: Vitals): void {
-  health.register('datastore', () =>
-    vitals.probe.failure === '' ? well : notReady(vitals.probe.failure),
-  )
+  health.register('datastore', () => {
+    vitals.probe.look()
+    return vitals.probe.failure === '' ? well : notReady(vitals.probe.failure)
+  })
   health.register('key-manager', () => {
     const { state, detail } = vitals.keyManager.status()
     if (state === 'ok') return well
@@ -95,7 +96,13 @@ export function registerMetrics(metrics: Metrics, vitals: Vitals): void {
 
 const probeInterval = Temporal.Duration.from({ seconds: 10 })
 
-/** Reads from the datastore now and then, so that its trouble shows before somebody needs it. */
+/** As old may an answer be for somebody who asks how the server is. */
+const freshMs = 1000
+
+/**
+ * Reads from the datastore now and then, so that its trouble shows before somebody needs it: every ten seconds, and every
+ * second while somebody watches.
+ */
 export class DatastoreProbe {
   readonly #dependencies: {
     readonly datastore: Pick<Datastore, 'bundle'>
@@ -104,6 +111,8 @@ export class DatastoreProbe {
     readonly metrics: Metrics
   }
   #failure = ''
+  #askedAtMs = Number.NEGATIVE_INFINITY
+  #isAsking = false
 
   constructor(dependencies: {
     readonly datastore: Pick<Datastore, 'bundle'>
@@ -119,18 +128,38 @@ export class DatastoreProbe {
     return this.#failure
   }
 
+  /** Reads anew unless that was done within the last second; the next one who asks has the answer. */
+  look(): void {
+    const nowMs = this.#nowMs()
+    const isFresh = nowMs >= this.#askedAtMs && nowMs < this.#askedAtMs + freshMs
+    // It keeps what went wrong for itself.
+    if (!isFresh) void this.#read()
+  }
+
   async run(signal: AbortSignal): Promise<void> {
-    const { datastore, trustDomain, clock, metrics } = this.#dependencies
     for (;;) {
-      try {
-        await datastore.bundle(trustDomain)
-        this.#failure = ''
-      } catch (error) {
-        this.#failure = messageOf(error)
-        metrics.datastoreFailure('probe')
-      }
-      metrics.datastoreUp(this.#failure === '')
-      await clock.sleep(probeInterval, signal)
+      await this.#read()
+      await this.#dependencies.clock.sleep(probeInterval, signal)
     }
+  }
+
+  async #read(): Promise<void> {
+    if (this.#isAsking) return
+    const { datastore, trustDomain, metrics } = this.#dependencies
+    this.#isAsking = true
+    this.#askedAtMs = this.#nowMs()
+    try {
+      await datastore.bundle(trustDomain)
+      this.#failure = ''
+    } catch (error) {
+      this.#failure = messageOf(error)
+    } finally {
+      this.#isAsking = false
+    }
+    metrics.datastoreUp(this.#failure === '')
+  }
+
+  #nowMs(): number {
+    return this.#dependencies.clock.now().epochMilliseconds
   }
 }

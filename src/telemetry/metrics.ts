@@ -8,6 +8,7 @@ import { addProcessMetrics } from './process-metrics.ts'
 const help = {
   assay_build_info: 'Always 1; the labels say what runs.',
   assay_rpc_duration_seconds: 'How long calls took, by service, method and gRPC status.',
+  assay_connections: 'Open connections, by what they are to.',
   assay_rpc_in_flight: 'Calls and streams that are being served, by service.',
   assay_rpc_excess_total:
     'Connections and calls refused because their peer had too much under way, by what there was too much of.',
@@ -24,6 +25,8 @@ const help = {
   assay_cache_entries: 'Records held in memory, by cache.',
   assay_datastore_up: '1 while the last use of the datastore succeeded.',
   assay_datastore_operations_total: 'Uses of the datastore, by operation.',
+  assay_datastore_operation_duration_seconds:
+    'How long uses of the datastore took, the wait for a transaction included, by operation.',
   assay_datastore_failures_total: 'Uses of the datastore that failed, by reason.',
   assay_datastore_revision: 'Revision of the last change seen.',
   assay_key_manager_state: '1 for the state the key manager is in, 0 for the others.',
@@ -70,6 +73,9 @@ const signatureBuckets = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5,
 ]
 
+/** Seconds; from an index in memory to a disk that hangs. */
+const datastoreBuckets = [0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
+
 /** Seconds; from a cached answer to a TPM's signature. */
 const durationBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
 
@@ -113,6 +119,7 @@ export class Metrics {
     'method',
     'code',
   )
+  readonly #connections = this.#gauge('assay_connections', 'to')
   readonly #rpcInFlight = this.#gauge('assay_rpc_in_flight', 'service')
   readonly #rpcExcess = this.#counter('assay_rpc_excess_total', 'what')
   readonly #denied = this.#counter('assay_authorization_denied_total', 'method', 'reason')
@@ -136,6 +143,11 @@ export class Metrics {
   readonly #approvalsPending = this.#gauge('assay_approvals_pending')
   readonly #datastoreUp = this.#gauge('assay_datastore_up')
   readonly #datastoreOperations = this.#counter('assay_datastore_operations_total', 'operation')
+  readonly #datastoreDuration = this.#histogram(
+    'assay_datastore_operation_duration_seconds',
+    { buckets: datastoreBuckets },
+    'operation',
+  )
   readonly #datastoreFailures = this.#counter('assay_datastore_failures_total', 'reason')
   readonly #datastoreRevision = this.#gauge('assay_datastore_revision')
   readonly #keyManagerState = this.#gauge('assay_key_manager_state', 'state')
@@ -207,6 +219,10 @@ export class Metrics {
     this.#rpc.observe({ service, method, code }, seconds)
   }
 
+  connections(to: 'administration' | 'agents' | 'workload-api', count: number): void {
+    this.#connections.set({ to }, count)
+  }
+
   /** Counts a call of `service` as being served until disposed. */
   rpcInFlight(service: string): Disposable {
     return held(this.#rpcInFlight, { service })
@@ -269,6 +285,10 @@ export class Metrics {
   /** `operation` is the method's name. */
   datastoreOperation(operation: string): void {
     this.#datastoreOperations.inc({ operation })
+  }
+
+  datastoreDuration(operation: string, seconds: number): void {
+    this.#datastoreDuration.observe({ operation }, seconds)
   }
 
   datastoreFailure(reason: string): void {

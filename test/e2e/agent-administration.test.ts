@@ -156,10 +156,14 @@ test('allow_unauthenticated_verifiers gives the own bundle, and no identity, to 
   })
 })
 
-test('Health tells whether workloads are served, of the whole agent only', async () => {
-  const health = agent.workloadConnection.client(HealthDefinition)
-  assert.equal((await health.check({ service: '' })).status, 1)
-  await assert.rejects(health.check({ service: 'SpiffeWorkloadAPI' }), { code: 'invalid-argument' })
-  using stream = new Taken((signal) => health.watch({ service: '' }, { signal }))
-  assert.equal((await stream.next()).status, 1)
+test('Health tells on both sockets whether workloads are served, of the whole agent only', async () => {
+  for (const connection of [agent.workloadConnection, agent.adminConnection]) {
+    const health = connection.client(HealthDefinition)
+    assert.equal((await health.check({ service: '' })).status, 1)
+    await assert.rejects(health.check({ service: 'SpiffeWorkloadAPI' }), { code: 'not-found' })
+    using stream = new Taken((signal) => health.watch({ service: '' }, { signal }))
+    assert.equal((await stream.next()).status, 1)
+    using unknown = new Taken((signal) => health.watch({ service: 'x' }, { signal }))
+    assert.equal((await unknown.next()).status, 3)
+  }
 })

@@ -1,6 +1,7 @@
 import type { Clock } from '#base/clock.ts'
 import type { Random } from '#base/random.ts'
 import { DiagnosisDefinition } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
+import { HealthDefinition } from '#rpc/gen/grpc/health/v1/health.ts'
 import { DebugDefinition } from '#rpc/gen/spire/api/agent/debug/v1/debug.ts'
 import { LoggerDefinition } from '#rpc/gen/spire/api/agent/logger/v1/logger.ts'
 import { loggerHandlers } from '#rpc/logger.ts'
@@ -8,6 +9,7 @@ import { addReflection } from '#rpc/reflection.ts'
 import { RpcServer } from '#rpc/server.ts'
 import type { ProcessLog } from '#telemetry/log.ts'
 import type { AgentConfig } from '../config.ts'
+import { agentHealth } from '../health.ts'
 import { debugService } from './debug.ts'
 import { type DiagnosisDependencies, diagnosisService } from './diagnosis.ts'
 
@@ -35,6 +37,7 @@ export async function openAdministration(
   server.addService(DiagnosisDefinition, diagnosisService(dependencies))
   server.addService(DebugDefinition, debugService({ ...dependencies, startedAtSeconds }))
   server.addService(LoggerDefinition, loggerHandlers(dependencies.log))
+  server.addService(HealthDefinition, agentHealth(dependencies))
   addReflection(server)
   const [fd] = activated.get('admin') ?? []
   await server.listenUnix({

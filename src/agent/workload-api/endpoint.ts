@@ -6,8 +6,8 @@ import { SpiffeWorkloadAPIDefinition } from '#rpc/gen/spiffe/workload/workload.t
 import { addReflection } from '#rpc/reflection.ts'
 import { RpcServer } from '#rpc/server.ts'
 import type { AgentConfig } from '../config.ts'
+import { agentHealth } from '../health.ts'
 import type { Identities } from '../manager/identities.ts'
-import { healthService } from './health.ts'
 import { measuring } from './measure.ts'
 import { requireSecurityHeader } from './security-header.ts'
 import { StartGrace } from './start-grace.ts'
@@ -97,7 +97,8 @@ export async function openWorkloadApi(
     PostQuantumDefinition,
     new WorkloadApi({ ...options, identities: identities.pq, kind: postQuantumKind }),
   )
-  server.addService(HealthDefinition, healthService({ identities, status }))
+  server.addService(HealthDefinition, agentHealth({ identities, clock }))
+  metrics.beforeReading(() => metrics.connections('workload-api', server.connections))
   addReflection(server)
   for (const [i, path] of [config.socket_path, ...config.socket_aliases].entries()) {
     await server.listenUnix({

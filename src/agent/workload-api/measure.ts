@@ -14,6 +14,7 @@ export function measuring(options: {
     const [, fullService = '', method = ''] = context.method.split('/')
     const service = fullService.slice(fullService.lastIndexOf('.') + 1)
     const startMs = monotonicMs()
+    using _counted = metrics.rpcInFlight(service)
     let code = 'OK'
     try {
       await next()
