@@ -17,7 +17,7 @@ export interface LeftOut {
 }
 
 /** How long a window is in which lines are counted. */
-export const windowSeconds = 10
+const windowSeconds = 10
 
 const others = 'others'
 const mostNamed = 5

@@ -25,6 +25,6 @@ export class ConfigError extends Error {
 }
 
 /** `file:line:column: key: message`, the form editors and terminals make a link of. */
-export function problemText({ file, line, column, key, message }: Problem): string {
+function problemText({ file, line, column, key, message }: Problem): string {
   return `${file}:${line}:${column}: ${key === '' ? '' : `${key}: `}${message}`
 }

@@ -152,7 +152,7 @@ export function allowedText(shape: Shape): string {
 }
 
 /** What was found instead, short enough to print. */
-export function foundText(tree: Tree): string {
+function foundText(tree: Tree): string {
   switch (tree.value.kind) {
     case 'list':
       return 'a list'

@@ -26,7 +26,7 @@ export interface TreeEntry {
 }
 
 /** Longest configuration that is read, in characters. */
-export const maxConfigCharacters = 1_048_576
+const maxConfigCharacters = 1_048_576
 
 /** Deeper nesting than any schema has; bounds the recursion. */
 const maxDepth = 32

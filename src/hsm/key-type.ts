@@ -51,9 +51,6 @@ const profiles: Readonly<Record<HsmKeyType, HsmKeyProfile>> = {
   },
 }
 
-/** Every kind, in the order of {@link HsmKeyType}. */
-export const hsmKeyTypes = Object.keys(profiles) as readonly HsmKeyType[]
-
 /** The facts of one kind of key. */
 export function profileOf(type: HsmKeyType): HsmKeyProfile {
   return profiles[type]

@@ -132,10 +132,6 @@ export function ecPublicKeyInfo(curve: CurveName, point: Uint8Array): Uint8Array
   return sequence(sequence(oid(ecPublicKey), oid(curves[curve].oid)), bitString(point))
 }
 
-/** The SubjectPublicKeyInfo of an Ed25519 key (RFC 8410 §4). */
-export const ed25519PublicKeyInfo = (point: Uint8Array): Uint8Array =>
-  sequence(sequence(oid(ed25519)), bitString(point))
-
 /** The SubjectPublicKeyInfo of an RSA key; both numbers are big-endian. */
 export function rsaPublicKeyInfo(modulus: Uint8Array, exponent: Uint8Array): Uint8Array {
   const key = sequence(integer(modulus), integer(exponent))

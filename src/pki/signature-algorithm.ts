@@ -30,7 +30,7 @@ const hashes: ReadonlyMap<string, HashName> = new Map([
 ])
 
 /** The object identifier an AlgorithmIdentifier begins with. */
-export function signatureAlgorithmOid(identifier: Uint8Array): string {
+function signatureAlgorithmOid(identifier: Uint8Array): string {
   return readOid(readElement(identifier).reader().next())
 }
 

@@ -23,7 +23,7 @@ export const mlDsaJwsAlgorithm = {
 export type MlDsaJwsAlgorithm = (typeof mlDsaJwsAlgorithm)[MlDsaParameterSet]
 
 /** The parameter set of a JWS `alg`; undefined: it is not ML-DSA. */
-export const parameterSetOfAlgorithm = (alg: unknown): MlDsaParameterSet | undefined =>
+const parameterSetOfAlgorithm = (alg: unknown): MlDsaParameterSet | undefined =>
   mlDsaParameterSets.find((set) => mlDsaJwsAlgorithm[set] === alg)
 
 /** An "Algorithm Key Pair" (RFC 9964 §3): `alg` is required, `pub` is base64url. */

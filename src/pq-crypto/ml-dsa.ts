@@ -55,7 +55,7 @@ export const mlDsaParameters: Readonly<Record<MlDsaParameterSet, MlDsaParameters
 export const mlDsaParameterSets = Object.keys(mlDsaParameters) as readonly MlDsaParameterSet[]
 
 /** Bytes of the seed a private key is made of (FIPS 204 Algorithm 1, ξ). It is the whole secret. */
-export const mlDsaSeedBytes = 32
+const mlDsaSeedBytes = 32
 
 /** A public key and its parameter set. */
 export interface MlDsaPublicKey {

@@ -15,7 +15,7 @@ export interface RpcServerDependencies {
 }
 
 /** How long {@link RpcServer.stop} waits for calls by default, in milliseconds. */
-export const defaultGraceMs = 5_000
+const defaultGraceMs = 5_000
 
 /**
  * Serves gRPC services on Unix and TLS sockets. A service is an object of plain async functions and async

@@ -45,19 +45,6 @@ export interface Bundle {
 }
 
 /**
- * Whether two bundles have the same content, in whatever order. The sequence number is not content: it is
- * what changes when this is false.
- */
-export function equalBundles(a: Bundle, b: Bundle): boolean {
-  return (
-    a.trustDomain === b.trustDomain &&
-    a.refreshHintSeconds === b.refreshHintSeconds &&
-    sameItems(a.x509Authorities, b.x509Authorities, x509AuthorityText) &&
-    sameItems(a.jwtAuthorities, b.jwtAuthorities, jwtAuthorityText)
-  )
-}
-
-/**
  * A bundle of X.509 authorities alone, from the CERTIFICATE blocks of `pem`; a certificate that stands there
  * twice is taken once.
  *
@@ -96,25 +83,3 @@ export function bundleToPem(bundle: Bundle): string {
     .map((authority) => encodePem('CERTIFICATE', authority.certificate))
     .join('')
 }
-
-function sameItems<T>(a: readonly T[], b: readonly T[], text: (item: T) => string): boolean {
-  if (a.length !== b.length) return false
-  const others = b.map(text).sort()
-  return a
-    .map(text)
-    .sort()
-    .every((item, index) => item === others[index])
-}
-
-const x509AuthorityText = (authority: X509Authority): string =>
-  `${authority.certificate.toHex()} ${authority.tainted} ${authority.pq?.toHex() ?? ''}`
-
-const jwtAuthorityText = (authority: JwtAuthority): string =>
-  JSON.stringify([
-    authority.keyId,
-    authority.publicKey.toHex(),
-    authority.expiresAtSeconds,
-    authority.tainted,
-    authority.pq?.keyId,
-    authority.pq?.publicKey.toHex(),
-  ])

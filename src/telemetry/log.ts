@@ -4,7 +4,7 @@ import type { Log, LogFields } from '#base/log.ts'
 import { textLine } from './text-line.ts'
 
 /** From the most talkative to the quietest. */
-export const logLevels = ['debug', 'info', 'warn', 'error'] as const
+const logLevels = ['debug', 'info', 'warn', 'error'] as const
 export type LogLevel = (typeof logLevels)[number]
 
 /** `json`: one object a line, for collectors. `text`: one line for people. */

@@ -2,7 +2,7 @@ import { type Selector, selectorType } from '#spiffe/selector.ts'
 import type { AgentEntry } from './agent-entry.ts'
 
 /** Whether a selector asks what program a process runs. */
-export function asksForProgram(selector: Selector): boolean {
+function asksForProgram(selector: Selector): boolean {
   return selectorType(selector) === 'unix' && /^unix:(path|sha256):/.test(selector)
 }
 

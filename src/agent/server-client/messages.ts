@@ -20,13 +20,13 @@ import type { Update } from '../manager/update.ts'
 const maxSpreadSeconds = 3600
 
 /** @throws SyntaxError when it is absent or not well-formed. */
-export function spiffeIdFrom(message: SPIFFEID | undefined): SpiffeId {
+function spiffeIdFrom(message: SPIFFEID | undefined): SpiffeId {
   if (message === undefined) throw new SyntaxError('a SPIFFE ID is missing')
   return spiffeId(parseTrustDomain(message.trustDomain), message.path)
 }
 
 /** @throws SyntaxError when it lacks an id, a SPIFFE ID or selectors, or one of them is not well-formed. */
-export function entryFrom(message: Entry): AgentEntry {
+function entryFrom(message: Entry): AgentEntry {
   if (message.id === '') throw new SyntaxError('an entry has no id')
   if (message.selectors.length === 0) throw new SyntaxError('an entry has no selectors')
   const { disableX509SvidPrefetch = false, jwtSvidIncludeJti = false } =

@@ -1,13 +1,13 @@
 import { parseTrustDomain, type TrustDomain } from '#spiffe/trust-domain.ts'
 
 /** The only form there is so far. */
-export const backupFormat = 1
+const backupFormat = 1
 
 /** The first file of a backup. */
 export const manifestName = 'manifest.json'
 
 /** What follows it. Nothing else is in a backup. */
-export const backupFileNames = ['server-id', 'datastore.sqlite3'] as const
+const backupFileNames = ['server-id', 'datastore.sqlite3'] as const
 
 /** Largest manifest that is read, in bytes. */
 export const maxManifestBytes = 4 * 2 ** 20

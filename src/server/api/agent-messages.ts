@@ -55,7 +55,7 @@ export function parseNodeFilter(
 const spireTime = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) ([+-]\d\d)(\d\d)(?: [+-]?\w{1,6})?$/
 
 /** Unix time of SPIRE's form of a time, or of RFC 3339. @throws AssayError `invalid-argument`. */
-export function parseExpiresBefore(text: string): number {
+function parseExpiresBefore(text: string): number {
   const parts = spireTime.exec(text)
   const instant = parts === null ? text : `${parts[1]}T${parts[2]}${parts[3]}:${parts[4]}`
   try {

@@ -7,7 +7,7 @@ import { parseTrustDomain, type TrustDomain } from '#spiffe/trust-domain.ts'
 import { coveredByWildcard, dnsNameFault } from './dns-name.ts'
 
 /** Longest hint, in bytes of UTF-8. */
-export const maxHintBytes = 1024
+const maxHintBytes = 1024
 
 /** The wire carries TTLs as int32. */
 const maxTtlSeconds = 2 ** 31 - 1

@@ -10,7 +10,7 @@ export interface PcrSelection {
 }
 
 /** How many registers a PC Client TPM has (PTP §4.6): a bit map of three bytes. */
-export const pcrCount = 24
+const pcrCount = 24
 
 /** @throws RangeError for an index outside 0 to 23. */
 export function pcrSelection(bank: HashAlgorithm, indexes: Iterable<number>): PcrSelection {

@@ -62,7 +62,7 @@ export const unusable = (path: string, cause: unknown): AssayError =>
  *
  * @throws Error of any kind that says what is wrong.
  */
-export function checkUpstream(of: {
+function checkUpstream(of: {
   readonly chain: readonly Certificate[]
   readonly roots: readonly Certificate[]
   readonly trustDomain: TrustDomain
