@@ -2,6 +2,7 @@
 // nothing of it where clients of the Workload API look.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { createPrivateKey } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
@@ -11,7 +12,7 @@ import { test } from 'node:test'
 import { connect, createServer, type TLSSocket } from 'node:tls'
 import { promisify } from 'node:util'
 import { parseCertificate, splitCertificates } from '#pki/certificate.ts'
-import { encodePem } from '#pki/pem.ts'
+import { encodePem, parsePem } from '#pki/pem.ts'
 import { describePublicKey } from '#pki/public-key.ts'
 import { parseMlDsaPublicKey } from '#pq-crypto/ml-dsa.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
@@ -328,6 +329,26 @@ test('assay fetches post-quantum SVIDs, shows their bundle, and verifies the one
   assert.match(await assay(...validate, '--pq'), new RegExp(`^valid: ${web}$`, 'm'))
   await assert.rejects(assay(...validate), { code: 2 })
   assert.match(await assay('fetch', 'bundle', '--pq', '--format', 'jwt'), /AKP/)
+  const files = join(agent.directory, 'files')
+  const helper = join(agent.directory, 'helper.yaml')
+  writeFileSync(
+    helper,
+    `cert_dir: ${files}
+post_quantum: true
+svid_file_name: svid.pem
+svid_key_file_name: key.pem
+svid_bundle_file_name: bundle.pem
+jwt_svids: [{ jwt_audience: db, jwt_svid_file_name: token }]
+jwt_bundle_file_name: bundle.json
+`,
+  )
+  await assay('helper', '--once', '--config', helper)
+  const kept = (name: string): string => readFileSync(join(files, name), 'utf8')
+  assert.equal(kept('bundle.pem'), readFileSync(roots, 'utf8'))
+  assert.match(kept('bundle.json'), /"kty": "AKP"/)
+  const [der] = parsePem(kept('svid.pem'), 'CERTIFICATE')
+  assert.ok(der && isMlDsa(der))
+  assert.equal(createPrivateKey(kept('key.pem')).asymmetricKeyType, 'ml-dsa-44')
 })
 
 test('without pq_signatures there is nothing post-quantum to be had, and it is said why', async () => {
