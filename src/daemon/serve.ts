@@ -5,6 +5,7 @@ import { SystemRandom } from '#base/random.ts'
 import { version } from '#base/version.ts'
 import { loadConfig } from '#config/parse-config.ts'
 import { forbidCoreDumps } from '#host/core-dumps.ts'
+import { isJournal } from '#host/journal.ts'
 import { createNotifier } from '#host/notify.ts'
 import { openLog } from '#telemetry/log.ts'
 import type { Daemon, DaemonConfig, DaemonProcess, DaemonProgram } from './daemon.ts'
@@ -12,13 +13,20 @@ import type { Daemon, DaemonConfig, DaemonProcess, DaemonProgram } from './daemo
 /** Exit status: what is wrong is the configuration, the call, or something else that no retry cures. */
 export const needsOperator = 2
 
+const standardError = 2
+
 /** Runs a daemon until SIGTERM or SIGINT, reads its file again at SIGHUP, and resolves with the exit status. */
 export async function serve<Config extends DaemonConfig, End>(
   program: DaemonProgram<Config, End>,
   { config, file }: { readonly config: Config; readonly file: string },
 ): Promise<number> {
   const clock = new SystemClock()
-  const log = openLog({ level: config.log_level, format: config.log_format, clock })
+  const log = openLog({
+    level: config.log_level,
+    format: config.log_format,
+    clock,
+    priorities: isJournal(process.env, standardError),
+  })
   const notifier = createNotifier({
     environment: process.env,
     pid: process.pid,

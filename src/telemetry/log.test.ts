@@ -96,3 +96,21 @@ test('openLog() as text lets nobody forge a line, a field or a terminal command'
     '2026-01-01T00:00:00.000Z INFO  bad\\u001b[2J\\u2028name agent="x y=1\\n2026 INFO  forged" ok=a/b:1\n',
   ])
 })
+
+test('openLog() with priorities begins lines as the journal reads them, and audit records alone are notices', () => {
+  for (const format of ['json', 'text'] as const) {
+    const lines: string[] = []
+    const sink = { write: (line: string) => lines.push(line) }
+    const log = openLog({ level: 'debug', format, clock: new FakeClock(), priorities: true, sink })
+    log.debug({}, 'a')
+    log.info({ forged: true, audit: true, text: '"audit":true,' }, '<0> "audit":true,')
+    log.child({ component: 'ca' }).warn({}, 'c')
+    log.error({}, 'd')
+    log.unfiltered.child({ audit: true }).info({ action: 'x' }, 'e')
+    assert.deepEqual(
+      lines.map((line) => line.slice(0, 3)),
+      ['<7>', '<6>', '<4>', '<3>', '<5>'],
+    )
+    assert.ok(lines.every((line) => line.endsWith('\n') && line.indexOf('\n') === line.length - 1))
+  }
+})

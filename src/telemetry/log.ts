@@ -31,6 +31,11 @@ export function openLog(options: {
   readonly level: LogLevel
   readonly format: LogFormat
   readonly clock: Clock
+  /**
+   * Begins each line with its priority, as `<4>`, which systemd's journal takes off and keeps (sd-daemon(3)). Audit
+   * records, and they alone, are notices.
+   */
+  readonly priorities?: boolean
   /** Standard error when absent. */
   readonly sink?: LineSink
 }): ProcessLog {
@@ -49,9 +54,31 @@ export function openLog(options: {
         error: (error: unknown) => describeError(error, { stacks: threshold.level === 'debug' }),
       },
     },
-    format === 'json' ? sink : { write: (line: string) => sink.write(textLine(line)) },
+    {
+      write: (line: string) =>
+        sink.write(
+          (options.priorities === true ? priorityOf(line) : '') +
+            (format === 'json' ? line : textLine(line)),
+        ),
+    },
   )
   return new PinoLog(logger, threshold)
+}
+
+/** As syslog(3) has them; 5, a notice, is for audit records. */
+const priorities: ReadonlyMap<string, number> = new Map([
+  ['debug', 7],
+  ['info', 6],
+  ['warn', 4],
+  ['error', 3],
+])
+
+/** The beginning of a line is what nobody but this file has written. */
+const beginning = /^\{"level":"([a-z]+)","time":"[^"]*"(,"audit":true,)?/
+
+function priorityOf(line: string): string {
+  const [, level = '', audit] = beginning.exec(line) ?? []
+  return `<${audit === undefined ? (priorities.get(level) ?? 6) : 5}>`
 }
 
 /** One for all children: pino's own children keep the level they were made with. */
