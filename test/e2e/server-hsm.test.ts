@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,6 +12,7 @@ import { LiveServer } from '../support/live-server.ts'
 import { until } from '../support/signing-load.ts'
 import { newSoftHsm, type SoftHsm } from '../support/softhsm.ts'
 
+const program = new URL('../../bin/assay', import.meta.url).pathname
 let token: SoftHsm
 let directory = ''
 before(async () => {
@@ -139,6 +142,44 @@ test('a server with a second token has a successor on it, in the bundle, and cou
       assert.match(text, new RegExp(`^assay_hsm_up\\{token="${name}"\\} 1$`, 'm'))
     }
   } finally {
+    await server[Symbol.asyncDispose]()
+    await rm(fresh, { recursive: true })
+  }
+})
+
+test('assay hsm rotate says what it goes on with, and what to do while the token is away', async () => {
+  await writePin(token.pin)
+  const fresh = await mkdtemp(join(tmpdir(), 'assay-server-'))
+  const { module, tokenLabel, pinFile } = token
+  const keyManager = `pkcs11: { module: ${module}, token_label: ${tokenLabel}, pin_file: ${pinFile} }`
+  const server = await LiveServer.start({ directory: fresh, keyManager })
+  /** Runs the command until it has said that, then interrupts it. */
+  const rotateUntil = async (said: RegExp, ...options: string[]): Promise<string> => {
+    const socket = ['--socket-path', join(fresh, 'server.sock')]
+    const child = spawn(program, ['hsm', 'rotate', 'x509', ...options, ...socket])
+    let text = ''
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', (chunk: Uint8Array) => {
+        text += new TextDecoder().decode(chunk)
+        if (said.test(text)) child.kill('SIGINT')
+      })
+    }
+    await once(child, 'close')
+    return text
+  }
+  try {
+    await until('ready', () => isReady(server), 5000)
+    await rotateUntil(/waiting until/, '--retire', '--after', '1h')
+    await token.unplug()
+    await until('not ready', async () => !(await isReady(server)), 5000)
+    const said = await rotateUntil(/trying again/, '--after', '0')
+    assert.match(
+      said,
+      /^x509: goes on with the rotation begun at \S+ with --retire, and ends the old/m,
+    )
+    assert.match(said, /^x509: nothing goes on now, .*'assay hsm status' says how the keys are/m)
+  } finally {
+    await token.plug()
     await server[Symbol.asyncDispose]()
     await rm(fresh, { recursive: true })
   }
