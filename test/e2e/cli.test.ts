@@ -674,8 +674,18 @@ test('authority prepare, activate, taint and revoke are the single steps', async
     const prepared = (await json(['authority', 'prepare', kind])) as { authority_id: string }
     const id = prepared.authority_id
     assert.deepEqual(await lines('authority', 'activate', kind), [`activated ${id}`])
+    if (kind === 'x509') {
+      const directory = installation.at('minted-before')
+      mkdirSync(directory)
+      await json(['x509', 'mint', '--spiffe-id', installation.id('/db'), '--write', directory])
+    }
     await assay(['authority', 'prepare', kind])
     await json(['authority', 'activate', kind])
+    if (kind === 'x509') {
+      await fails(1, ['authority', 'revoke', 'x509', '--authority-id', id], {
+        message: /minted by hand, or the CA of a downstream server, is valid until/,
+      })
+    }
     await fails(1, ['authority', 'revoke', kind, '--force'], { message: /must be tainted first/ })
     assert.deepEqual(await lines('authority', 'taint', kind, '--authority-id', id), [
       `tainted ${id}`,

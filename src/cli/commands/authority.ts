@@ -286,11 +286,14 @@ async function requireUnused(
   const key = keys.find((one) => one.authorityId === authorityId)
   const now = nowSeconds(context)
   if (key === undefined || key.signedUntil <= now) return
-  if (key.purpose === 'x509-ca' && key.nodes === 0) return
+  const isMinted = key.mintedUntil > now
+  if (key.purpose === 'x509-ca' && key.nodes === 0 && !isMinted) return
   const what =
     key.purpose === 'jwt'
       ? 'tokens that it signed are valid'
-      : `${count(key.svids, 'SVID')} of it on ${count(key.nodes, 'node')} are valid`
+      : key.nodes === 0
+        ? 'an SVID of it that was minted by hand, or the CA of a downstream server, is valid'
+        : `${count(key.svids, 'SVID')} of it on ${count(key.nodes, 'node')} are valid`
   throw new AssayError(
     'failed-precondition',
     `cannot revoke ${authorityId}: ${what} until ${timeLeftText(key.signedUntil, now)}\ntainting has them replaced, 'assay hsm status' shows when nobody depends on it; --force revokes now, and breaks them`,

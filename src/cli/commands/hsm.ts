@@ -18,6 +18,7 @@ const keyRecord = (key: Key) => ({
   created_at: timeText(key.createdAt),
   expires_at: timeText(key.expiresAt),
   signed_until: timeText(key.signedUntil),
+  minted_until: timeText(key.mintedUntil),
   nodes: key.nodes,
   svids: key.svids,
   next_event: key.nextEvent,
@@ -62,7 +63,11 @@ function dependents(key: Key, now: number): string {
   if (key.signedUntil <= now) return 'nobody'
   const until = `until ${timeLeftText(key.signedUntil, now)}`
   if (key.purpose === 'jwt') return `tokens ${until}`
-  if (key.nodes === 0) return 'no node'
+  if (key.nodes === 0) {
+    return key.mintedUntil > now
+      ? `what was minted, or a server below, until ${timeLeftText(key.mintedUntil, now)}`
+      : 'no node'
+  }
   const nodes = count(key.nodes, 'node')
   return key.svids === 0
     ? `perhaps ${nodes} ${until}`
@@ -163,8 +168,9 @@ const resume: Command = {
   name: 'hsm resume',
   summary: 'try the PIN again after the token refused it',
   options: serverOptions,
-  details:
-    'A wrong PIN is tried once and never again, because tokens lock themselves. Correct the PIN first.',
+  details: `
+A wrong PIN is tried once and never again, because tokens lock themselves. Correct the PIN first. It is tried for each
+token that refused one: the key manager's, its standby, that of the upstream authority.`,
   async run(context) {
     using connection = await connectServer(context)
     const answer = await connection.client(KeysDefinition).resume({}, { signal: context.signal })

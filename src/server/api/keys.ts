@@ -166,6 +166,7 @@ export function newKeysService(dependencies: KeysServiceDependencies) {
       nodes: dependents === undefined ? 0 : dependents.nodes.length + dependents.unknown.length,
       svids: Math.min(dependents?.svids ?? 0, maxUint32),
       signedUntil: state.signedUntilSeconds,
+      mintedUntil: state.mintedUntilSeconds,
       tainted: state.tainted,
       // In a token that was never open since the start it is not known to be destroyed.
       isPresent: keyManager.key(state.keyId) !== undefined || place?.isUp === false,
@@ -201,6 +202,7 @@ const orphanMessage = ({ id, type, alternative }: SigningKey, place?: KeyPlace):
   nodes: 0,
   svids: 0,
   signedUntil: 0,
+  mintedUntil: 0,
   tainted: false,
   isPresent: true,
   pqParameterSet: alternative?.parameterSet ?? '',

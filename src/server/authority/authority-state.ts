@@ -27,6 +27,8 @@ export interface AuthorityState {
   readonly keyType: KeyType
   /** Unix time at which the last of what it signed expires. Zero: it has signed nothing. */
   readonly signedUntilSeconds: number
+  /** The same of X.509-SVIDs minted for operators, and of CAs of downstream servers. Zero: there is none. */
+  readonly mintedUntilSeconds: number
   readonly nextEvent: 'activates' | 'is replaced' | 'leaves the bundle' | 'is forgotten'
   /** Unix time of `nextEvent`. */
   readonly nextEventAtSeconds: number
@@ -46,6 +48,7 @@ export function authorityStates(
       keyId: record.keyId,
       keyType: record.keyType,
       signedUntilSeconds: records.signedUntilSeconds(record),
+      mintedUntilSeconds: record.mintedUntilSeconds ?? 0,
       ...record.issued,
       publishedId: kind.publishedId(record.issued),
       tainted: published.some(

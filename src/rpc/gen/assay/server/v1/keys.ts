@@ -21,7 +21,7 @@ export interface AcceptClockResponse {
 export interface Status {
   /** Whether signing works: ok, degraded, down or refused. */
   state: string;
-  /** For people; empty when ok. */
+  /** For people. When ok, what somebody has to do before long; may be empty. */
   detail: string;
   /** Where the keys are: memory, disk PATH, pkcs11 token LABEL serial SERIAL. */
   where: string;
@@ -138,6 +138,11 @@ export interface Key {
   /** The token it is in, and whether it cannot sign there now. Empty where keys have no trouble of their own. */
   where: string;
   away: boolean;
+  /**
+   * Unix time at which the last X.509-SVID that was minted by hand, or CA of a downstream server, expires; zero: there is
+   * none. Nobody is asked to replace these.
+   */
+  mintedUntil: number;
 }
 
 function createBaseGetStatusRequest(): GetStatusRequest {
@@ -1133,6 +1138,7 @@ function createBaseKey(): Key {
     pqParameterSet: "",
     where: "",
     away: false,
+    mintedUntil: 0,
   };
 }
 
@@ -1200,6 +1206,12 @@ export const Key: MessageFns<Key> = {
     }
     if (message.away !== false) {
       writer.uint32(136).bool(message.away);
+    }
+    if (message.mintedUntil !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.mintedUntil)) !== BigInt(message.mintedUntil)) {
+        throw new globalThis.Error("value provided for field BigInt(message.mintedUntil) of type int64 too large");
+      }
+      writer.uint32(144).int64(BigInt(message.mintedUntil));
     }
     return writer;
   },
@@ -1353,6 +1365,14 @@ export const Key: MessageFns<Key> = {
             message.away = reader.bool();
             continue;
           }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.mintedUntil = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1418,6 +1438,9 @@ export const Key: MessageFns<Key> = {
     if (message.away !== undefined) {
       obj.away = message.away;
     }
+    if (message.mintedUntil !== undefined) {
+      obj.minted_until = globalThis.String(message.mintedUntil);
+    }
     return obj;
   },
 
@@ -1443,6 +1466,7 @@ export const Key: MessageFns<Key> = {
     message.pqParameterSet = object.pqParameterSet ?? "";
     message.where = object.where ?? "";
     message.away = object.away ?? false;
+    message.mintedUntil = object.mintedUntil ?? 0;
     return message;
   },
 };
