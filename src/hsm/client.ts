@@ -1,13 +1,14 @@
-import { createPublicKey, hash, type KeyObject, verify } from 'node:crypto'
 import { Backoff } from '#base/backoff.ts'
-import { equalBytes } from '#base/bytes.ts'
 import type { Clock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
 import { Deadlines } from './deadlines.ts'
-import { type HsmKeyProfile, type HsmKeyType, profileOf } from './key-type.ts'
-import type { PinRefusals, RefusedPin } from './pin-refusals.ts'
+import type { HsmKeyType } from './key-type.ts'
+import { type HsmKey, KnownKey } from './known-key.ts'
+import { KnownKeys } from './known-keys.ts'
+import { PinMemory } from './pin-memory.ts'
+import type { PinRefusals } from './pin-refusals.ts'
 import {
   encodeMessage,
   encodeSealRequest,
@@ -15,7 +16,6 @@ import {
   type KeyDescription,
   type OpenRequest,
   parseKeyDescription,
-  type RefusedKey,
   type SignerEvent,
 } from './protocol.ts'
 import type { SignerEnd, SignerStart } from './signer-link.ts'
@@ -51,17 +51,6 @@ export interface HsmClientOptions {
   readonly log: Log
 }
 
-/** A key on the token. The object stays the same however often the token is opened again. */
-export interface HsmKey {
-  readonly label: string
-  readonly type: HsmKeyType
-  readonly publicKey: KeyObject
-  /** CKA_ID. */
-  readonly id: Uint8Array
-  /** What guards the private half, by name (`CKA_EXTRACTABLE`), as the token said when the key was first seen. */
-  readonly attributes: Readonly<Record<string, boolean>>
-}
-
 /** Whether the HSM signs, and why not. `refused`: nothing is tried until {@link HsmClient.resume}. */
 export interface HsmStatus {
   readonly state: 'ok' | 'degraded' | 'down' | 'refused'
@@ -78,38 +67,6 @@ export interface HsmCounters {
   processes: number
   /** Times the token was opened anew after it had been open. */
   recoveries: number
-}
-
-class KnownKey implements HsmKey {
-  readonly label: string
-  readonly type: HsmKeyType
-  readonly profile: HsmKeyProfile
-  readonly spki: Uint8Array
-  readonly publicKey: KeyObject
-  readonly id: Uint8Array
-  readonly attributes: Readonly<Record<string, boolean>>
-  /** As `crypto.verify` takes it. */
-  readonly verifier: { readonly key: KeyObject; readonly dsaEncoding: 'ieee-p1363' }
-  /** Set while the key can sign. */
-  ref: number | undefined
-  /** Set while it could, but has signed wrongly: it is tried again and again, but not for anybody. */
-  parkedRef: number | undefined
-  /** What is the matter with it, although the token is there. */
-  fault: string | undefined
-  /** It has signed since the last probe. */
-  isProven = false
-  wrongInARow = 0
-
-  constructor({ label, type, publicKey: spki, id, attributes }: KeyDescription) {
-    this.id = id
-    this.attributes = attributes
-    this.label = label
-    this.type = type
-    this.profile = profileOf(type)
-    this.spki = spki
-    this.publicKey = createPublicKey({ key: spki as never, format: 'der', type: 'spki' })
-    this.verifier = { key: this.publicKey, dsaEncoding: 'ieee-p1363' }
-  }
 }
 
 /**
@@ -129,7 +86,8 @@ export class HsmClient implements AsyncDisposable {
   readonly #backoff: Backoff
   readonly #stop = new AbortController()
   readonly #stopDeadlines = new AbortController()
-  readonly #keys = new Map<string, KnownKey>()
+  readonly #keys: KnownKeys
+  readonly #pinMemory: PinMemory
   readonly #listeners = new Set<(status: HsmStatus) => void>()
   readonly #opened = Promise.withResolvers<void>()
   /** An operator's word that ends the state `refused`. */
@@ -156,8 +114,6 @@ export class HsmClient implements AsyncDisposable {
   #deadLogins = 0
   /** Of the PIN that was last sent. */
   #pinVersion = ''
-  /** What is being written down about refusals, one after the other. */
-  #noting: Promise<void> = Promise.resolve()
   #running: Promise<unknown> = Promise.resolve()
 
   /**
@@ -186,6 +142,8 @@ export class HsmClient implements AsyncDisposable {
 
   private constructor(options: HsmClientOptions) {
     this.#options = options
+    this.#keys = new KnownKeys(options.log)
+    this.#pinMemory = new PinMemory(options.refusals, options.log)
     this.#changedAt = options.clock.now()
     const { tokenLabel: label, tokenSerial: serial = '' } = options.open
     this.#token = { label, serial, model: '' }
@@ -213,7 +171,7 @@ export class HsmClient implements AsyncDisposable {
   /** Whether {@link sign} would ask the token, and not refuse at once. */
   canSign(key: HsmKey): boolean {
     const isLive = this.#signer !== undefined && this.#silence === undefined
-    return isLive && this.#keys.get(key.label)?.ref !== undefined
+    return isLive && this.#keys.byLabel.get(key.label)?.ref !== undefined
   }
 
   /** Whether the token is open, though keys on it may not sign. */
@@ -243,7 +201,7 @@ export class HsmClient implements AsyncDisposable {
 
   /** Every key of ours, by label: those the token had when it was last opened, and those made since. */
   get keys(): ReadonlyMap<string, HsmKey> {
-    return this.#keys
+    return this.#keys.byLabel
   }
 
   /** Calls back at each change of {@link status}. */
@@ -275,7 +233,7 @@ export class HsmClient implements AsyncDisposable {
     }
     known.fault = 'its last signatures were wrong'
     known.wrongInARow++
-    if (known.wrongInARow >= maxWrongInARow) park(known)
+    if (known.wrongInARow >= maxWrongInARow) known.park()
     this.#judge()
     throw new AssayError('unavailable', `cannot sign with ${known.label}: the hsm signs wrongly`, {
       reason: 'hsm-wrong-signature',
@@ -312,7 +270,7 @@ export class HsmClient implements AsyncDisposable {
       )
     }
     key.ref = made.ref
-    this.#keys.set(label, key)
+    this.#keys.byLabel.set(label, key)
     return key
   }
 
@@ -349,7 +307,7 @@ export class HsmClient implements AsyncDisposable {
   async destroyKey(label: string, id?: Uint8Array): Promise<void> {
     const process = this.#live()
     await process.request(frameKind.destroy, generateLimitMs, encodeMessage({ label, id }))
-    this.#keys.delete(label)
+    this.#keys.byLabel.delete(label)
     this.#judge()
   }
 
@@ -374,13 +332,13 @@ export class HsmClient implements AsyncDisposable {
     this.#resumed.resolve()
     await this.#process?.close()
     await this.#running
-    await this.#noting
+    await this.#pinMemory.written()
     this.#stopDeadlines.abort()
   }
 
   /** One process after the other, until disposed. */
   async #supervise(): Promise<void> {
-    const refused = await this.#options.refusals?.find(this.#pin)
+    const refused = await this.#pinMemory.earlierRefusal(this.#options.open)
     if (refused !== undefined) this.#refuse(`${refused}, at an earlier try`)
     while (!this.#stop.signal.aborted) {
       const spendFinalTry = this.#isRefused
@@ -456,30 +414,8 @@ export class HsmClient implements AsyncDisposable {
     }
   }
 
-  get #pin(): RefusedPin {
-    return this.#options.open
-  }
-
   #rememberRefusal(detail: string): void {
-    const sent = { ...this.#pin, version: this.#pinVersion }
-    this.#noting = this.#noting.then(async () => {
-      try {
-        await this.#options.refusals?.keep(sent, detail)
-      } catch (error) {
-        const message = 'cannot remember that the hsm refused the PIN: a restart will try it again'
-        this.#options.log.error({ error }, message)
-      }
-    })
-  }
-
-  #forgetRefusal(): void {
-    this.#noting = this.#noting.then(async () => {
-      try {
-        await this.#options.refusals?.forget()
-      } catch (error) {
-        this.#options.log.warn({ error }, 'cannot forget that the hsm refused the PIN once')
-      }
-    })
+    this.#pinMemory.refused({ ...this.#options.open, version: this.#pinVersion }, detail)
   }
 
   #refuse(why: string): void {
@@ -520,29 +456,16 @@ export class HsmClient implements AsyncDisposable {
   #voidKeys(): void {
     this.#signer = undefined
     this.#silence = undefined
-    for (const key of this.#keys.values()) {
-      key.ref = undefined
-      key.parkedRef = undefined
-    }
+    this.#keys.voidAll()
   }
 
   /** The token is open: are these the keys we know, and do they sign? Only then do we. */
   async #admit(process: SignerProcess, event: SignerEvent & { state: 'ready' }): Promise<void> {
-    const refused = [...event.refused]
     try {
-      const described = this.#select(event.keys, refused)
-      for (const { label, why } of refused) {
-        this.#options.log.error(
-          { key: label, reason: 'hsm-key-refused' },
-          `hsm key is not used: ${why}`,
-        )
-      }
-      this.#forgetLostKeys(event.token.serial, described)
-      for (const [label, description] of described) {
-        if (!this.#keys.has(label)) this.#keys.set(label, new KnownKey(description))
-      }
+      const isOurToken = event.token.serial === this.#token.serial
+      const described = this.#keys.meet({ ...event, isOurToken })
       const checks = await Promise.all(
-        [...this.#keys.values()].map((key) => this.#check(process, key, described.get(key.label))),
+        this.#keys.all.map((key) => this.#check(process, key, described.get(key.label))),
       )
       if (this.#process !== process || this.#lastEvent !== event) return
       this.#cancelOpenLimit?.()
@@ -552,7 +475,7 @@ export class HsmClient implements AsyncDisposable {
         key.ref = ref
         key.fault = fault
         key.wrongInARow = 0
-        if (fault !== undefined) park(key)
+        if (fault !== undefined) key.park()
       }
     } catch (error) {
       process.kill(`the signer broke the protocol: ${messageOf(error)}`)
@@ -560,7 +483,7 @@ export class HsmClient implements AsyncDisposable {
     }
     this.#signer = process
     this.#token = event.token
-    this.#forgetRefusal()
+    this.#pinMemory.taken()
     if (this.#hasOpened) this.counters.recoveries++
     this.#hasOpened = true
     this.#judge()
@@ -569,47 +492,14 @@ export class HsmClient implements AsyncDisposable {
     this.#resumption.resolve()
   }
 
-  /** One key for each label. Where the token has several, the public key that is known decides, and else nothing. */
-  #select(
-    descriptions: readonly KeyDescription[],
-    refused: RefusedKey[],
-  ): ReadonlyMap<string, KeyDescription> {
-    const selected = new Map<string, KeyDescription>()
-    for (const [label, candidates] of Map.groupBy(descriptions, (key) => key.label)) {
-      const known = this.#keys.get(label)
-      const [key, ...others] =
-        known === undefined || candidates.length === 1
-          ? candidates
-          : candidates.filter(({ publicKey }) => equalBytes(publicKey, known.spki))
-      if (key !== undefined && others.length === 0) selected.set(label, key)
-      else refused.push({ label, why: `${candidates.length} keys have this label` })
-    }
-    return selected
-  }
-
-  /**
-   * What our token does not have any more is gone for good, and is to be replaced. Another token of the same
-   * name says nothing about our keys.
-   */
-  #forgetLostKeys(serial: string, described: ReadonlyMap<string, KeyDescription>): void {
-    if (serial !== this.#token.serial) return
-    for (const key of this.#keys.values()) {
-      const found = described.get(key.label)
-      if (found !== undefined && equalBytes(found.publicKey, key.spki)) continue
-      this.#keys.delete(key.label)
-      const why = found === undefined ? 'it is not on the token' : 'the token has another one'
-      this.#options.log.error({ key: key.label, why }, 'hsm key is lost')
-    }
-  }
-
   async #check(
     process: SignerProcess,
     key: KnownKey,
     described: KeyDescription | undefined,
   ): Promise<Check> {
     if (described === undefined) return { key, ref: undefined, fault: 'it is not on the token' }
-    const { ref, publicKey } = described
-    if (!equalBytes(publicKey, key.spki)) {
+    const { ref } = described
+    if (!key.isSameAs(described)) {
       return { key, ref: undefined, fault: 'the token has another key of that name' }
     }
     const startedMs = this.#options.monotonicMs()
@@ -634,7 +524,7 @@ export class HsmClient implements AsyncDisposable {
     key: KnownKey,
     { process, ref, message }: { process: SignerProcess; ref: number; message: Uint8Array },
   ): Promise<Uint8Array | undefined> {
-    const digest = hash(key.profile.hash, message, 'buffer')
+    const digest = key.digest(message)
     const reference = new Uint8Array(4)
     new DataView(reference.buffer).setUint32(0, ref)
     const { monotonicMs, onSignature, signLimitMs } = this.#options
@@ -643,14 +533,11 @@ export class HsmClient implements AsyncDisposable {
       .request(frameKind.sign, signLimitMs, reference, digest)
       .catch(throwUnavailable)
     onSignature?.((monotonicMs() - startedMs) / 1000)
-    const right =
-      signature.length === key.profile.signatureBytes &&
-      verify(key.profile.hash, message, key.verifier, signature)
-    return right ? signature : undefined
+    return key.hasSigned(message, signature) ? signature : undefined
   }
 
   #known(key: HsmKey): KnownKey {
-    const known = this.#keys.get(key.label)
+    const known = this.#keys.byLabel.get(key.label)
     if (known === key) return known
     throw new AssayError('unavailable', `cannot sign with ${key.label}: the key is gone`)
   }
@@ -684,13 +571,12 @@ export class HsmClient implements AsyncDisposable {
       this.#set({ state: 'down', detail: this.#silence })
       return
     }
-    const faulty = [...this.#keys.values()].filter((key) => key.fault !== undefined)
-    if (faulty.length === 0) {
-      this.#set({ state: 'ok', detail: '' })
+    const detail = this.#keys.faults
+    if (detail === '') {
+      this.#set({ state: 'ok', detail })
       return
     }
-    const detail = faulty.map((key) => `${key.label}: ${key.fault}`).join('; ')
-    const some = [...this.#keys.values()].some((key) => key.ref !== undefined)
+    const some = this.#keys.all.some((key) => key.ref !== undefined)
     this.#set({ state: some ? 'degraded' : 'down', detail })
   }
 
@@ -749,7 +635,7 @@ export class HsmClient implements AsyncDisposable {
 
   /** Asks every key for a signature that has made none since the last time. */
   async #probeKeys(signer: SignerProcess): Promise<void> {
-    const keys = [...this.#keys.values()]
+    const keys = this.#keys.all
     const usable = keys.filter((key) => key.ref !== undefined)
     // Opening again may help, and costs nobody a signature.
     if (keys.length > 0 && usable.length === 0) return signer.tell(frameKind.reopen)
@@ -762,7 +648,7 @@ export class HsmClient implements AsyncDisposable {
 
   /** A key that signed wrongly is used again once it signs a challenge. */
   async #tryParkedKeys(process: SignerProcess): Promise<void> {
-    for (const key of this.#keys.values()) {
+    for (const key of this.#keys.byLabel.values()) {
       const ref = key.parkedRef
       if (ref === undefined || this.#silence !== undefined) continue
       const fault = await this.#challenge(key, { process, ref })
@@ -782,12 +668,6 @@ interface Check {
   readonly fault: string | undefined
   /** Absent when it was not asked. */
   readonly tookMs?: number
-}
-
-/** Keeps a key from signing for anybody until a challenge shows that it is right again. */
-function park(key: KnownKey): void {
-  key.parkedRef = key.ref
-  key.ref = undefined
 }
 
 /** To a caller who wants a signature every reason there is none is the same. */
