@@ -93,9 +93,12 @@ class Limits implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#ended.abort()
+    this.#ended.abort(callEnded)
   }
 }
+
+/** One for all: nobody sees it, and an error of its own costs a call several microseconds. */
+const callEnded = new Error('the call has ended')
 
 function tooLate(timeoutMs: number): AssayError {
   return new AssayError('unavailable', `the call did not end within ${timeoutMs} ms`, {

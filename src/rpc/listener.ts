@@ -171,7 +171,7 @@ export class Listener {
     const gone = new AbortController()
     socket.once('close', () => {
       this.#connections.delete(name)
-      gone.abort()
+      gone.abort(connectionClosed)
     })
     void this.#closeUnlessUsed(socket, connection, gone.signal)
     door.injector.injectConnection(socket)
@@ -304,6 +304,9 @@ export class Listener {
     await closed
   }
 }
+
+/** One for all: nobody sees it, and an error of its own costs a connection several microseconds. */
+const connectionClosed = new Error('the connection is closed')
 
 /** A grpc-js server, which has its bounds for all its connections, and the way in. */
 interface Door {
