@@ -397,6 +397,23 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     }
   })
 
+  step(
+    'give the lines of the log their priority in the journal, audit records one of their own',
+    async () => {
+      const lines = async (priority: number) =>
+        (
+          await machine.run([
+            ...['journalctl', '--no-pager', '--output=cat', `_SYSTEMD_UNIT=${serverUnit}`],
+            `PRIORITY=${priority}`,
+          ])
+        ).split('\n')
+      const isAudit = (line: string) => / audit=true /.test(line)
+      const [notices, infos] = [await lines(5), await lines(6)]
+      assert.ok(notices.length > 3 && notices.every(isAudit), notices.join('\n'))
+      assert.ok(infos.some((line) => / INFO /.test(line)) && !infos.some(isAudit), infos.join('\n'))
+    },
+  )
+
   step('serve again after a kill, and after a daemon that has stopped turning', async () => {
     await machine.sh(`
       printf '[Service]\\nWatchdogSec=2\\n' > /etc/systemd/system/assay-agent.service.d/watchdog.conf
