@@ -167,6 +167,16 @@ static napi_value send_datagram(napi_env env, napi_callback_info info) {
 }
 
 // forbidCoreDumps(): setrlimit(2), RLIMIT_CORE to zero, hard limit too.
+static napi_value socket_pair(napi_env env, napi_callback_info info) {
+  (void)info;
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0) return fail(env, "socketpair");
+  napi_value result;
+  napi_create_array_with_length(env, 2, &result);
+  for (uint32_t i = 0; i < 2; i++) napi_set_element(env, result, i, number(env, ends[i]));
+  return result;
+}
+
 static napi_value forbid_core_dumps(napi_env env, napi_callback_info info) {
   (void)info;
   const struct rlimit none = {0, 0};
@@ -284,7 +294,7 @@ static napi_value init(napi_env env, napi_value exports) {
       {"peerGroups", peer_groups},           {"pidfdOpen", pidfd_open_},
       {"pidfdAlive", pidfd_alive},           {"sendDatagram", send_datagram},
       {"forbidCoreDumps", forbid_core_dumps}, {"pkcs11Login", pkcs11_login},
-      {"endWithPeer", end_with_peer},
+      {"endWithPeer", end_with_peer},        {"socketPair", socket_pair},
   };
   for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
     napi_value function;

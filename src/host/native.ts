@@ -11,6 +11,8 @@ export interface HostAddon {
   peerGroups(fd: number): number[]
   pidfdOpen(pid: number): number
   pidfdAlive(pidfd: number): boolean
+  /** The two ends of a new Unix stream socket. */
+  socketPair(): [fd: number, fd: number]
   sendDatagram(path: string, text: string): void
   forbidCoreDumps(): void
   /** Kills this process `graceMs` after the other end of that socket was closed. */

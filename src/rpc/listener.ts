@@ -7,6 +7,7 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2'
 import type { Server as NetServer, Socket } from 'node:net'
+import { pipeline } from 'node:stream'
 import {
   type ConnectionInjector,
   Server as GrpcServer,
@@ -19,9 +20,11 @@ import type { Clock } from '#base/clock.ts'
 import { AssayError } from '#base/errors.ts'
 import { LineLimit } from '#base/line-limit.ts'
 import type { Log } from '#base/log.ts'
+import { openSocketPair } from '#host/socket-pair.ts'
 import type { Peer } from './call.ts'
 import { type Excess, nameOf, type PeerBounds, type PeerShare, PeerShares } from './peer-shares.ts'
 import type { ServerCall } from './server-call.ts'
+import { isFromGrpcJava, SocketPathAuthority } from './socket-path-authority.ts'
 import { sourceOf } from './source-address.ts'
 
 /** Bounds on what one connection may do. Each has a default that suits a local socket. */
@@ -162,10 +165,7 @@ export class Listener {
     socket.once('close', () => this.#shares.leave(share))
     const door = this.#doorFor(socket, peer)
     if (door === undefined) return
-    // grpc-js names a connection by its remote address, the one thing it lets a handler see of it.
     const name = `connection-${++this.#count}`
-    Object.defineProperty(socket, 'remoteAddress', { value: name })
-    Object.defineProperty(socket, 'remotePort', { value: undefined })
     const connection: Connection = { peer, share, calls: 0 }
     this.#connections.set(name, connection)
     const gone = new AbortController()
@@ -174,7 +174,8 @@ export class Listener {
       gone.abort(connectionClosed)
     })
     void this.#closeUnlessUsed(socket, connection, gone.signal)
-    door.injector.injectConnection(socket)
+    if (peer.kind === 'unix') socket.once('readable', () => injectLocal(door, socket, name))
+    else inject(door, socket, name)
   }
 
   /** Undefined: the connection is closed, because its source has too many. */
@@ -329,6 +330,29 @@ function newDoor(options: ServerOptions, maxCancelsPerSecond?: number): Door {
   const [http2] = http2Servers.keys()
   if (http2 === undefined) throw new TypeError('grpc-js has made no server for its injector')
   return { grpc, http2, injector }
+}
+
+function inject({ injector }: Door, socket: Socket, name: string): void {
+  // grpc-js names a connection by its remote address, the one thing it lets a handler see of it.
+  Object.defineProperty(socket, 'remoteAddress', { value: name })
+  Object.defineProperty(socket, 'remotePort', { value: undefined })
+  injector.injectConnection(socket)
+}
+
+/** HTTP/2 reads from the descriptor, and so a connection of which something has to be changed goes by another one. */
+function injectLocal(door: Door, socket: Socket, name: string): void {
+  const first: Uint8Array | null = socket.read()
+  if (first !== null) socket.unshift(first)
+  if (first === null || !isFromGrpcJava(first)) {
+    inject(door, socket, name)
+    return
+  }
+  const [near, far] = openSocketPair()
+  // Whatever ends one end ends the other; those who wait are told by HTTP/2.
+  pipeline(socket, new SocketPathAuthority(), near, () => {})
+  pipeline(near, socket, () => {})
+  near.once('close', () => socket.destroySoon())
+  inject(door, far, name)
 }
 
 function strangerOptions(limits: ListenerLimits & StrangerLimits): ServerOptions {

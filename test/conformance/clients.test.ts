@@ -8,6 +8,7 @@ import {
   copyForEveryone,
   expectEvent,
   goClient,
+  javaClient,
   pythonClient,
   run,
   uidOf,
@@ -22,6 +23,7 @@ const needsRoot = isRoot ? false : 'only root can run clients as other users'
 
 const built = goClient()
 const python = pythonClient()
+const java = javaClient()
 let assay: Installation
 let go: Client = built
 let nodeId = ''
@@ -42,7 +44,7 @@ before(async () => {
   await assay.createEntry(nodeId, assay.id('/web'), `unix:uid:${webUid}`)
   if (isRoot) {
     await assay.createEntry(nodeId, assay.id('/ledger'), `unix:uid:${ledgerUid}`)
-    await assay.createEntry(nodeId, assay.id('/python'), `unix:uid:${ownUid}`)
+    await assay.createEntry(nodeId, assay.id('/own'), `unix:uid:${ownUid}`)
   }
 })
 
@@ -52,6 +54,7 @@ after(async () => {
 
 const skipGo = built.missing ?? false
 const skipPython = python.missing ?? false
+const skipJava = java.missing ?? false
 
 test('go-spiffe gets an X.509 context over gRPC (E3)', { skip: skipGo }, async () => {
   const event = await expectEvent(run(go, ['x509', assay.workloadSocket], { uid: webUid }), 'x509')
@@ -147,16 +150,21 @@ for (const [name, client, uid, skip] of [
   })
 }
 
-test('py-spiffe gets an X.509 source', { skip: skipPython }, async () => {
-  const event = await expectEvent(run(python, ['x509', assay.workloadSocket]), 'x509')
-  assert.equal(
-    (event['svids'] as readonly Svid[])[0]?.id,
-    isRoot ? assay.id('/python') : assay.id('/web'),
-  )
-})
+for (const [name, client, skip] of [
+  ['py-spiffe', python, skipPython],
+  ['java-spiffe', java, skipJava],
+] as const) {
+  test(`${name} gets an X.509 source`, { skip }, async () => {
+    const event = await expectEvent(run(client, ['x509', assay.workloadSocket]), 'x509')
+    assert.equal(
+      (event['svids'] as readonly Svid[])[0]?.id,
+      isRoot ? assay.id('/own') : assay.id('/web'),
+    )
+  })
 
-test('py-spiffe gets a JWT-SVID, which the agent validates', { skip: skipPython }, async () => {
-  const event = await expectEvent(run(python, ['jwt', assay.workloadSocket, 'payments']), 'jwt')
-  assert.deepEqual(event['audience'], ['payments'])
-  assert.equal(event['id'], event['remote'])
-})
+  test(`${name} gets a JWT-SVID, which the agent validates`, { skip }, async () => {
+    const event = await expectEvent(run(client, ['jwt', assay.workloadSocket, 'payments']), 'jwt')
+    assert.deepEqual(event['audience'], ['payments'])
+    assert.equal(event['id'], event['remote'])
+  })
+}

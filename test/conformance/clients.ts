@@ -73,6 +73,27 @@ export function javaVerifier(): Client {
   return { command: ['java', '-cp', `${directory}/*`, source] }
 }
 
+/** java-spiffe, fetched by Maven once for a version of its pom.xml. */
+export function javaClient(): Client {
+  if (spawnSync('java', ['-version']).status !== 0) return { missing: 'Java is not installed' }
+  const sources = `${root}/test/conformance/java`
+  const directory = `${cache}/java-spiffe`
+  const stamp = `${directory}/pom.xml`
+  const wanted = readFileSync(`${sources}/pom.xml`, 'utf8')
+  if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
+    mkdirSync(directory, { recursive: true })
+    const fetched = spawnSync(
+      'mvn',
+      ['-q', '-B', '-f', sources, 'dependency:copy-dependencies', `-DoutputDirectory=${directory}`],
+      { encoding: 'utf8' },
+    )
+    if (fetched.error !== undefined) return { missing: 'Maven is not installed' }
+    if (fetched.status !== 0) return { missing: 'Maven cannot fetch java-spiffe' }
+    copyFileSync(`${sources}/pom.xml`, stamp)
+  }
+  return { command: ['java', '-cp', `${directory}/*`, `${sources}/Workload.java`] }
+}
+
 /** A copy that other users can run, wherever the checkout is. */
 export function copyForEveryone(client: Client, directory: string): Client {
   if (client.missing !== undefined) return client
