@@ -5,6 +5,7 @@ import type { Selector } from '#spiffe/selector.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { EntryFilter, Listed, Page } from '../../datastore.ts'
+import { writtenColumns } from './columns.ts'
 import { type Condition, ConditionBuilder } from './condition.ts'
 import { Members } from './members.ts'
 import { countRows, listPage } from './paging.ts'
@@ -52,10 +53,7 @@ export class EntryTable {
 
   constructor(database: DatabaseSync) {
     const select = `SELECT ${columns} FROM entries`
-    const names = columns
-      .split(',')
-      .map((name) => name.trim())
-      .slice(1)
+    const names = writtenColumns(columns)
     const places = names.map(() => '?').join(', ')
     this.#database = database
     this.#byId = database.prepare(`${select} WHERE id = ?`)

@@ -1,6 +1,7 @@
 import type { DatabaseSync, StatementSync } from 'node:sqlite'
 import { AssayError } from '#base/errors.ts'
 import type { EnrolmentState, InventoryRecord, Listed, Page, TpmClock } from '../../datastore.ts'
+import { writtenColumns } from './columns.ts'
 import { ConditionBuilder } from './condition.ts'
 import { listPage } from './paging.ts'
 import type { Record } from './writer.ts'
@@ -28,10 +29,7 @@ export class InventoryTable {
   readonly #delete: StatementSync
 
   constructor(database: DatabaseSync) {
-    const names = columns
-      .split(',')
-      .map((name) => name.trim())
-      .slice(1)
+    const names = writtenColumns(columns)
     const replaced = names.slice(1).map((name) => `${name} = excluded.${name}`)
     this.#database = database
     this.#byHash = database.prepare(

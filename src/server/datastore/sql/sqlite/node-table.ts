@@ -3,6 +3,7 @@ import { AssayError } from '#base/errors.ts'
 import type { Selector } from '#spiffe/selector.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { AttestedNodeRecord, Listed, NodeFilter, Page } from '../../datastore.ts'
+import { writtenColumns } from './columns.ts'
 import { type Condition, ConditionBuilder } from './condition.ts'
 import { Members } from './members.ts'
 import { countRows, listPage } from './paging.ts'
@@ -35,10 +36,7 @@ export class NodeTable {
   readonly #selectors: Members
 
   constructor(database: DatabaseSync) {
-    const names = columns
-      .split(',')
-      .map((name) => name.trim())
-      .slice(1)
+    const names = writtenColumns(columns)
     const places = names.map(() => '?').join(', ')
     this.#database = database
     this.#byId = database.prepare(`SELECT ${columns} FROM nodes WHERE agent_id = ?`)
