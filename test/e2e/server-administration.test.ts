@@ -15,6 +15,7 @@ import { LoggerDefinition } from '#rpc/gen/spire/api/server/logger/v1/logger.ts'
 import { TrustDomainDefinition } from '#rpc/gen/spire/api/server/trustdomain/v1/trustdomain.ts'
 import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
 import { idOf, LiveServer } from '../support/live-server.ts'
+import { newTpmNode } from '../support/records.ts'
 
 const clock = new FakeClock()
 const live = await LiveServer.start({ clock })
@@ -216,20 +217,9 @@ test('Inventory takes the whole hash of a TPM that was never seen, and forgets o
 
 /** The node of a TPM that attested. */
 async function putTpmNode(endorsementKeyHash: string): Promise<SpiffeId> {
-  const agentId = parseSpiffeId(`spiffe://example.org/spire/agent/tpm/${endorsementKeyHash}`)
-  await live.datastore.putNode({
-    agentId,
-    attestationType: 'tpm',
-    serialNumber: '1',
-    expiresAtSeconds: 4_000_000_000,
-    newSerialNumber: '',
-    newExpiresAtSeconds: 0,
-    canReattest: true,
-    selectors: [],
-    agentVersion: '',
-    attestedAtSeconds: 0,
-  })
-  return agentId
+  const node = newTpmNode(endorsementKeyHash)
+  await live.datastore.putNode(node)
+  return node.agentId
 }
 
 test('BanAgent bans the TPM of a node with it, and DeleteAgent lifts that', async () => {

@@ -17,6 +17,7 @@ import type { Partially } from '#rpc/service.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
 import { nobody, noOtherUser } from '../support/another-user.ts'
 import { csrOf, idOf, LiveServer } from '../support/live-server.ts'
+import { newTpmNode } from '../support/records.ts'
 
 // What an administrator with few rights tries, to have more.
 
@@ -260,18 +261,7 @@ test('agents are seen, banned and evicted inside of the prefixes only', async ()
   const client = (await as('agents')).client(AgentDefinition)
   const of = async (path: string) => {
     const id = parseSpiffeId(`spiffe://example.org/spire/agent/${path}`)
-    await live.datastore.putNode({
-      agentId: id,
-      attestationType: 'tpm',
-      serialNumber: '1',
-      expiresAtSeconds: 4_000_000_000,
-      newSerialNumber: '',
-      newExpiresAtSeconds: 0,
-      canReattest: true,
-      selectors: [],
-      agentVersion: '',
-      attestedAtSeconds: 0,
-    })
+    await live.datastore.putNode({ ...newTpmNode('0'), agentId: id })
     return idOf(id)
   }
   const hash = 'a'.repeat(64)

@@ -16,8 +16,8 @@ import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
 import { LocalAuthorityDefinition } from '#rpc/gen/spire/api/server/localauthority/v1/localauthority.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import type { TlsIdentity } from '#rpc/tls.ts'
-import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
 import { csrOf, LiveServer } from '../support/live-server.ts'
+import { newTpmNode } from '../support/records.ts'
 
 const names = ['alice', 'bob', 'entries', 'narrow', 'keys', 'mixed']
 const directory = await mkdtemp(join(tmpdir(), 'assay-approvals-'))
@@ -180,18 +180,7 @@ test('a TPM is allowed by two, and stopped by one', async () => {
   await alice.inventory.setState({ endorsementKeyHash, state: State.ALLOWED })
 
   // Evicting a banned node would let its TPM in again.
-  await live.datastore.putNode({
-    agentId: parseSpiffeId(`spiffe://example.org/spire/agent/tpm/${endorsementKeyHash}`),
-    attestationType: 'tpm',
-    serialNumber: '1',
-    expiresAtSeconds: 4_000_000_000,
-    newSerialNumber: '',
-    newExpiresAtSeconds: 0,
-    canReattest: true,
-    selectors: [],
-    agentVersion: '',
-    attestedAtSeconds: 0,
-  })
+  await live.datastore.putNode(newTpmNode(endorsementKeyHash))
   const agent = { trustDomain: 'example.org', path: `/spire/agent/tpm/${endorsementKeyHash}` }
   await alice.agents.banAgent({ id: agent })
   const evicting = await waits(alice.agents.deleteAgent({ id: agent }))

@@ -65,6 +65,15 @@ export function newNode(
   }
 }
 
+/** A node that has attested by the TPM with that endorsement key, and whose SVID lasts. */
+export const newTpmNode = (endorsementKeyHash: string): AttestedNodeRecord => ({
+  ...newNode('tpm'),
+  agentId: testId(`/spire/agent/tpm/${endorsementKeyHash}`),
+  attestationType: 'tpm',
+  canReattest: true,
+  expiresAtSeconds: 4_000_000_000,
+})
+
 /** A bundle with one authority of each kind whose bytes are no real keys, except for what is given. */
 export function newBundle(trustDomain: TrustDomain, given: Partial<Bundle> = {}): Bundle {
   return {
