@@ -1,7 +1,9 @@
 // Where secrets are, and that they are nowhere else: in files, logs, arguments, environments, and in every page of
 // the server's memory that a core dump would hold. The same search finds the keys of a `disk` key manager.
 import assert from 'node:assert/strict'
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { createPrivateKey } from 'node:crypto'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { utf8Bytes } from '#base/bytes.ts'
@@ -25,6 +27,8 @@ interface Worked extends AsyncDisposable {
   readonly unusedToken: string
   /** Of the workload, as its Workload API gave them. */
   readonly jwtSvid: string
+  /** The private scalar of the workload's X.509-SVID. */
+  readonly workloadKey: Uint8Array
 }
 
 async function work(
@@ -48,10 +52,11 @@ async function work(
   await fetchSvids(assay)
   await rotate(assay)
   const jwtSvid = await fetchSvids(assay)
+  const workloadKey = await fetchKey(assay)
   const unusedToken = await joinToken(assay)
   const owned = stack.move()
   return {
-    ...{ assay, server, agent, unusedToken, jwtSvid },
+    ...{ assay, server, agent, unusedToken, jwtSvid, workloadKey },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   }
 }
@@ -65,6 +70,19 @@ async function fetchSvids(assay: Installation): Promise<string> {
   const fetched = await assay.assay('fetch', 'jwt', '--audience', 'a', '--json', ...assay.atAgent())
   const [svid] = JSON.parse(fetched) as readonly { token: string }[]
   return svid?.token ?? ''
+}
+
+/** Has the workload's SVID written beside the installation, and reads the key. */
+async function fetchKey(assay: Installation): Promise<Uint8Array> {
+  const directory = mkdtempSync(join(tmpdir(), 'assay-workload-'))
+  try {
+    await assay.assay('fetch', 'x509', '--write', directory, ...assay.atAgent())
+    const name = readdirSync(directory).find((file) => file.endsWith('.key')) ?? ''
+    const key = createPrivateKey(readFileSync(join(directory, name)))
+    return scalarOf(key.export({ format: 'der', type: 'pkcs8' }))
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
 }
 
 /** Makes new authorities and signs with them; the old keys stay, for they may be needed to verify. */
@@ -143,6 +161,15 @@ test('the keys of a token are in no file and nowhere in the memory of the server
     ([name]) => !/^server\/datastore|^hsm\/pin$/.test(name),
   )
   assert.deepEqual(foundInFiles(new Map(elsewhere), secrets), [])
+
+  // Both processes log at debug, and what they have written is among these files.
+  for (const log of ['assay-server.log', 'assay-agent.log']) {
+    const written = elsewhere.find(([name]) => name === log)?.[1] ?? new Uint8Array()
+    assert.match(Buffer.from(written).toString(), / INFO /, log)
+  }
+  const workload = formsOf('workload key', worked.workloadKey)
+  assert.deepEqual(foundInFiles(filesOf(assay.directory), workload), [])
+  assert.notDeepEqual([...foundInMemory(agent.pid, workload)], [], 'this is the key that it holds')
 
   // A node with a TPM proves itself anew, and keeps nothing that would have to be kept secret.
   assert.deepEqual(readdirSync(assay.at('agent')), ['bundle.json'])
