@@ -231,6 +231,8 @@ export class Listener {
     if (encoding !== 'identity' && !call.take(this.#maxRequestBytes)) return refuse('request-bytes')
     // Who reads the stream is grpc-js: it lets it flow when it wants more.
     stream.pause()
+    // A call that is answered unread would never close, and count for good.
+    stream.once('finish', () => stream.resume())
     stream.on('data', (data: Uint8Array) => {
       if (!stream.closed && !call.take(data.length)) refuse('request-bytes')
     })

@@ -124,6 +124,24 @@ describe('RpcServer on a Unix socket', () => {
     })
   })
 
+  it('has forgotten a call that was answered unread, where those of a peer are counted', async () => {
+    using folder = temporaryFolder()
+    await using server = newServer()
+    server.addService(AgentDefinition, echo)
+    const path = join(folder.path, 's')
+    const perPeer = { maxRequestBytes: 1000 }
+    await server.listenUnix({ path, mode: 0o777, perPeer, maxConcurrentStreams: 2 })
+    using connection = connectUnix(path, { clock })
+    for (let call = 0; call < 5; call++) {
+      await assert.rejects(
+        connection.client(HealthDefinition).check({ service: 'a'.repeat(400) }),
+        {
+          code: 'unimplemented',
+        },
+      )
+    }
+  })
+
   it('answers INVALID_ARGUMENT to a message that cannot be decoded', async () => {
     await using served = await serve({ health: { check: async () => serving } })
     await assert.rejects(served.connection.client(malformedHealth).check({}), {
