@@ -10,6 +10,7 @@ import { completionScripts } from '#cli/commands/completion.ts'
 import { Staging, writeArchive } from './archive.ts'
 import { type Bundle, bundle, type Program } from './bundle.ts'
 import { copyright } from './copyright.ts'
+import { documentsIn, withoutDeadLinks } from './documents.ts'
 
 const root = resolve(import.meta.dirname, '../..')
 const library = '/usr/lib/assay'
@@ -68,13 +69,17 @@ const packages: readonly Package[] = [
       const notices = readFileSync(join(build.nodeDirectory, 'LICENSE'), 'utf8')
       staging.writeCompressed('/usr/share/doc/assay-common/node-notices', notices)
       staging.write(`${library}/package.json`, `${JSON.stringify(runtimeManifest, null, 2)}\n`)
-      const documents = ['*.md', 'operations/*.md', 'monitoring/*']
-      for (const file of globSync(documents, { cwd: join(root, 'docs') }).sort()) {
-        if (file !== 'README.md')
-          staging.copy(`/usr/share/doc/assay-common/${file}`, join(root, 'docs', file))
+      const docs = join(root, 'docs')
+      const files = documentsIn(docs)
+      for (const file of files) {
+        const path = `/usr/share/doc/assay-common/${file}`
+        if (file.endsWith('.md')) {
+          const text = readFileSync(join(docs, file), 'utf8')
+          staging.write(path, withoutDeadLinks(text, { file, files }))
+        } else staging.copy(path, join(docs, file))
       }
       staging.copy('/usr/share/doc/assay-common/CHANGELOG.md', join(root, 'CHANGELOG.md'))
-      for (const schema of ['server', 'agent'])
+      for (const schema of ['server', 'agent', 'helper', 'ceremony'])
         staging.copy(
           `/usr/share/assay/${schema}.schema.json`,
           join(root, `docs/${schema}.schema.json`),
@@ -140,7 +145,7 @@ const packages: readonly Package[] = [
       'Administers an Assay server, asks an agent why a process has the identity it has, and fetches identities as a workload does.',
       'It talks to the sockets of server and agent on this machine and has no rights of its own.',
     ],
-    depends: ['assay-common (= {version})'],
+    depends: ['assay-common (= {version})', 'init-system-helpers (>= 1.60)'],
     recommends: ['libtss2-tcti-device0'],
     suggests: ['assay-agent', 'assay-server'],
     bundles: ['assay'],

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { chmod, cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { access, chmod, cp, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { promisify } from 'node:util'
@@ -20,6 +20,7 @@ const names = ['assay', 'assay-agent', 'assay-common', 'assay-server']
 const agentUnit = 'assay-agent.service'
 const serverUnit = 'assay-server.service'
 const signerUnit = 'assay-signer@.service'
+const helperUnit = 'assay-helper@signalled.service'
 
 /** What apt would bring beside our own packages, and what stands for the hardware. */
 const debianPackages = [
@@ -151,6 +152,21 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     await run('dpkg-deb', ['--extract', packages.get('assay-common') ?? '', directory])
     const packed = await run(join(directory, 'usr/lib/assay/node'), ['--version'])
     assert.equal(packed.stdout, stdout)
+  })
+
+  it('hold documents that refer to nothing that is not there', async () => {
+    const directory = join(work, 'unpacked/usr/share/doc/assay-common')
+    const files = (await readdir(directory, { recursive: true })).filter((file) =>
+      /\.md$/.test(file),
+    )
+    assert.ok(files.includes('console.md') && files.includes('operations/keys.md'))
+    for (const file of files) {
+      const text = await readFile(join(directory, file), 'utf8')
+      for (const [, target = ''] of text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g))
+        await access(join(directory, file, '..', target)).catch(() =>
+          assert.fail(`${file} refers to ${target}`),
+        )
+    }
   })
 
   for (const profile of ['assay-server', 'assay-signer', 'assay-agent'])
@@ -333,6 +349,7 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     await assay(
       ...['entry', 'create', '--parent-id', agentId],
       ...['--spiffe-id', 'spiffe://example.org/web', '--selector', 'unix:user:web'],
+      ...['--entry-id', 'web', '--hint', 'web'],
     )
     assert.match(await webIsServed(), /spiffe:\/\/example\.org\/web/)
     assert.equal((await machine.try(['assay', 'fetch', 'x509'], { user: 'games' })).status, 4)
@@ -379,6 +396,50 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
       ({ stdout }) => /example\.org\/cli/.test(stdout),
       { user: 'games' },
     )
+  })
+
+  step('keep identities in files, and have units and processes read them again', async () => {
+    // One helper is root and reloads a unit; the other is the user of the program, and signals it.
+    await machine.sh(`
+      mkdir -p /etc/assay/helper /etc/systemd/system/assay-helper@signalled.service.d
+      for name in reloaded signalled; do
+        printf '%s\\n' "cert_dir: /run/assay-helper/$name" 'svid_and_key_file_name: web.pem' \\
+          > /etc/assay/helper/$name.yaml
+        printf '%s\\n' '[Unit]' "Requires=assay-helper@$name.service" "After=assay-helper@$name.service" \\
+          '[Service]' User=web "RuntimeDirectory=$name" > /etc/systemd/system/$name.service
+      done
+      printf '%s\\n' 'owner: web' 'hint: files' 'reload_unit: reloaded.service' >> /etc/assay/helper/reloaded.yaml
+      printf '%s\\n' 'hint: web' 'pid_file_name: /run/signalled/pid' 'renew_signal: SIGUSR1' >> /etc/assay/helper/signalled.yaml
+      printf '%s\\n' '[Service]' User=web CapabilityBoundingSet= \\
+        > /etc/systemd/system/assay-helper@signalled.service.d/user.conf
+      printf '%s\\n' 'ExecStart=/bin/sleep infinity' \\
+        'ExecReload=/bin/cp /run/assay-helper/reloaded/web.pem /run/reloaded/read.pem' >> /etc/systemd/system/reloaded.service
+      cat >> /etc/systemd/system/signalled.service <<'END'
+ExecStart=/bin/sh -c 'trap "cp /run/assay-helper/signalled/web.pem /run/signalled/read.pem" USR1; echo $$$$ > /run/signalled/pid; while :; do sleep 0.1; done'
+END
+      systemctl daemon-reload`)
+    const options = ['--parent-id', agentId, '--selector', 'unix:user:root', '--entry-id', 'files']
+    const hint = ['--hint', 'files']
+    await assay('entry', 'create', '--spiffe-id', 'spiffe://example.org/files', ...options, ...hint)
+    // They are ready when their helpers are.
+    await machine.run(['systemctl', 'start', 'reloaded', 'signalled'])
+    await machine.run(['systemctl', 'enable', helperUnit])
+    for (const [name, entry] of [
+      ['reloaded', 'files'],
+      ['signalled', 'web'],
+    ] as const) {
+      const [unit, file] = [`assay-helper@${name}.service`, `/run/assay-helper/${name}/web.pem`]
+      assert.match(await machine.property(unit, 'StatusText'), new RegExp(`example\\.org/${entry}`))
+      assert.equal(await machine.run(['stat', '-Lc', '%a %U', file]), '600 web')
+      const first = await machine.run(['cat', file])
+      await assay('entry', 'update', '--entry-id', entry, '--dns', `${name}.test`)
+      // Read by the program itself, as whom it runs.
+      const read = await machine.until(['cat', `/run/${name}/read.pem`], ({ stdout }) => {
+        return stdout !== '' && stdout.trimEnd() !== first
+      })
+      assert.match(read, /BEGIN PRIVATE KEY/)
+      assert.equal(read, await machine.run(['cat', file]))
+    }
   })
 
   step('read the configuration again', async () => {
@@ -436,6 +497,7 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
   })
 
   step('are upgraded, and restarted, without a workload that sees an error', async () => {
+    const helper = await pidOf(helperUnit)
     await webIsServed()
     const watching = machine.spawn(['assay', 'watch', '--json'], 'web')
     let seen = ''
@@ -474,6 +536,8 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     assert.deepEqual(failures, [])
     assert.ok(calls >= 10, `${calls} calls`)
     assert.equal(await machine.run(['assay', '--version']), version)
+    await machine.propertyBecomes(helperUnit, 'MainPID', new RegExp(`^(?!${helper}$|0$)\\d+$`, 'm'))
+    await machine.propertyBecomes(helperUnit, 'ActiveState', /^active/)
     for (const unit of [serverUnit, agentUnit])
       assert.match(
         await journal(unit),
@@ -591,6 +655,7 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
   })
 
   step('are purged with what they made, and nothing else', async () => {
+    await machine.run(['ls', '/run/assay-helper/signalled/web.pem'])
     await apt('purge', ...names)
     // The operator's own.
     const own = [
@@ -599,13 +664,15 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
       '/etc/systemd/system/assay-signer@.service.d/hsm-pin.conf',
       '/etc/systemd/system/assay-signer@.service.d/softhsm.conf',
       '/etc/systemd/system/assay-agent.service.d/program-selectors.conf',
+      '/etc/assay/helper/signalled.yaml',
     ]
     await machine.run(['ls', ...own])
     await machine.sh(`
-      rm -r /etc/assay /etc/systemd/system/assay-s*.d /etc/systemd/system/assay-agent.service.d
+      rm -r /etc/assay /etc/systemd/system/assay-*.d /etc/systemd/system/reloaded.service \
+        /etc/systemd/system/signalled.service
       rm -r /var/lib/softhsm/tokens/* /root/*-answers.yaml
       rm -f /var/lib/systemd/credential.secret
-      test ! -e /run/assay -a ! -e /run/assay-signer`)
+      test ! -e /run/assay -a ! -e /run/assay-signer -a ! -e /run/assay-helper`)
     const left = await filesOf(machine)
     assert.deepEqual([...left.difference(untouched)], [])
     assert.deepEqual([...untouched.difference(left)], [])
