@@ -325,6 +325,12 @@ async function main(args: readonly string[]): Promise<number> {
     return 2
   }
   const architecture = execFileSync('dpkg', ['--print-architecture'], { encoding: 'utf8' }).trim()
+  if (values.architecture !== undefined && values.architecture !== architecture) {
+    console.error(
+      `packaging/deb/build: cannot build for ${values.architecture} on ${architecture}: the addons are compiled, and Node.js is the one that runs here; build in a checkout on a machine of that architecture, or in a container of it`,
+    )
+    return 1
+  }
   const work = mkdtempSync(join(tmpdir(), 'assay-deb-'))
   const output = resolve(values.output)
   mkdirSync(output, { recursive: true })
@@ -356,6 +362,7 @@ const parse = (args: readonly string[]) =>
     options: {
       output: { type: 'string', default: join(import.meta.dirname, 'output') },
       version: { type: 'string', default: manifest.version },
+      architecture: { type: 'string' },
     },
   }).values
 

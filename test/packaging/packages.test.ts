@@ -146,6 +146,14 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     }
   })
 
+  it('are refused for an architecture that this machine is not', async () => {
+    const other = ['--architecture', 'riscv64', '--output', join(work, 'other')]
+    await assert.rejects(run(join(root, 'packaging/deb/build'), other), {
+      code: 1,
+      stderr: /cannot build for riscv64 on \w+: .*on a machine of that architecture/,
+    })
+  })
+
   it('hold the programs with the runtime that is pinned', async () => {
     const { stdout } = await run(process.execPath, ['--version'])
     const directory = join(work, 'unpacked')
