@@ -65,7 +65,7 @@ changed after the backup is gone: bans above all.`,
       context.print(line)
     }
     context.note(
-      `next: ban again whom you banned since ${timeText(takenAt)}, before the server starts to serve them: start it, and see 'assay agent list --banned' and 'assay hsm status'`,
+      `next: keep agents away (bind_address: 127.0.0.1), start the server, ban again whom you banned since ${timeText(takenAt)}, look at 'assay agent list --banned' and 'assay hsm status', then let agents in: bind_address as it was, and restart it`,
     )
   },
 }
