@@ -70,6 +70,12 @@ function finds(findings: readonly Found[], check: string, wanted: RegExp): Found
   return one
 }
 
+/** Runs another program to its end, whatever that is. */
+async function ended(program: string, args: readonly string[]): Promise<{ stdout: string }> {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'ignore'] })
+  return { stdout: await readText(child.stdout) }
+}
+
 const problemsOf = (findings: readonly Found[]): readonly string[] =>
   findings.filter(({ level }) => level === 'problem').map(({ check, what }) => `${check}: ${what}`)
 
@@ -259,6 +265,56 @@ test('doctor finds a host without address, a server that is away, and a TPM that
     text.replace(/node_attestor: .*/, `node_attestor: { tpm: { tcti: "${assay.tcti}" } }`),
   )
   assert.ok(works.some(({ check, level }) => check === 'tpm' && level === 'ok'))
+})
+
+test('doctor finds a disk that is full, and one without inodes', { skip: !isRoot }, async () => {
+  for (const [options, wanted] of [
+    ['size=8m', /^\d MiB free at .*\n.*full disk.*\n.*df -h/s],
+    ['size=64m,nr_inodes=40', /^\d+ inodes free at .*\n.*\n.*df -i/s],
+  ] as const) {
+    const disk = assay.at(`disk-${options.length}`)
+    mkdirSync(disk)
+    const file = assay.at('small-disk.yaml')
+    writeFileSync(
+      file,
+      readFileSync(yaml('agent'), 'utf8').replace(/^data_dir: .*$/m, `data_dir: ${disk}`),
+    )
+    // In a mount namespace of its own, which ends with the command.
+    const commands =
+      'mount -t tmpfs -o "$1" tmpfs "$2"; exec "$3" doctor agent --json --config "$4"'
+    const { stdout } = await ended('unshare', [
+      ...['--mount', 'sh', '-ec', commands, 'sh'],
+      ...[options, disk, `${root}bin/assay`, file],
+    ])
+    finds(JSON.parse(stdout).findings, 'disk', wanted)
+  }
+})
+
+test('an agent that hangs is named by status and doctor, and takes nothing of the server away', async () => {
+  const agent = assay.daemons.find(({ name }) => name === 'assay-agent')
+  assert.ok(agent)
+  const where = [...assay.atServer(), ...assay.atAgentAdministration(), '--timeout', '2s']
+  process.kill(agent.pid, 'SIGSTOP')
+  try {
+    const [shown, told, findings] = await Promise.all([
+      assay.tryAssay('status', ...where),
+      assay.tryAssay('status', ...where, '--json'),
+      examine('agent'),
+    ])
+    assert.equal(shown.status, 6, shown.stderr)
+    assert.match(shown.stdout, /^Server +/m)
+    assert.match(shown.stdout, /^Trouble +assay-agent cannot be asked: .*within 2 s/m)
+    const { server, agent: none, unanswered } = JSON.parse(told.stdout)
+    assert.ok(server.ready)
+    assert.equal(none, undefined)
+    assert.deepEqual(
+      unanswered.map(({ program }: { readonly program: string }) => program),
+      ['assay-agent'],
+    )
+    finds(findings, 'agent', /does not answer.*within 5 s\n.*\n.*systemctl restart/s)
+  } finally {
+    process.kill(agent.pid, 'SIGCONT')
+  }
 })
 
 test('doctor hears from the agent that it has lost its server, and from status the same', async () => {

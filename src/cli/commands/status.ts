@@ -14,6 +14,7 @@ import {
   seconds,
 } from '../command.ts'
 import { administrationOptions, connectAgentAdministration, connectServer } from '../daemons.ts'
+import { holding } from '../hold.ts'
 import {
   blocks,
   count,
@@ -30,40 +31,64 @@ import { agentPqText, agentStatusRecord } from '../wire.ts'
 interface Seen {
   readonly server: { readonly overview: ServerOverview; readonly keys: KeysStatus } | undefined
   readonly agent: AgentStatus | undefined
+  /** Those that are there and cannot be asked: one that hangs takes nothing of the other away. */
+  readonly unanswered: readonly Unanswered[]
 }
 
+interface Unanswered {
+  readonly program: 'assay-server' | 'assay-agent'
+  readonly error: AssayError
+}
+
+/** How long each of the two may take, unless --timeout says so. */
+const partSeconds = 5
+
 /**
- * Asks what is there. One that does not run here is no failure unless its socket was named; one that this user may not
- * ask is a failure only when there is no other.
+ * Asks what is there, both at once. One that does not run here is no failure unless its socket was named; one that this
+ * user may not ask, or that does not answer, ends the command only when there is no other.
  */
 async function look(context: CommandContext): Promise<Seen> {
   const closed: AssayError[] = []
-  const orAbsent = async <T>(option: string, ask: () => Promise<T>): Promise<T | undefined> => {
+  const unanswered: Unanswered[] = []
+  const limitSeconds = seconds(context, 'timeout', partSeconds)
+  const part = async <T>(
+    of: { readonly program: Unanswered['program']; readonly option: string },
+    ask: (context: CommandContext) => Promise<T>,
+  ): Promise<T | undefined> => {
     try {
-      return await ask()
+      return await holding(context, limitSeconds, (signal) =>
+        // Its end is not that of the command.
+        ask({ ...context, signal, cancel: () => undefined }),
+      )
     } catch (error) {
-      if (!(error instanceof AssayError) || error.reason !== 'not-connected') throw error
-      if (optional(context, option) !== undefined) throw error
-      if (error.code === 'permission-denied') closed.push(error)
+      context.signal.throwIfAborted()
+      if (!(error instanceof AssayError)) throw error
+      if (error.reason !== 'not-connected') unanswered.push({ program: of.program, error })
+      else if (optional(context, of.option) !== undefined) throw error
+      else if (error.code === 'permission-denied') closed.push(error)
       return undefined
     }
   }
-  const { signal } = context
-  const server = await orAbsent('socket-path', async () => {
-    using connection = await connectServer(context)
-    const [overview, keys] = await Promise.all([
-      connection.client(OverviewDefinition).get({}, { signal }),
-      connection.client(KeysDefinition).getStatus({}, { signal }),
-    ])
-    return { overview, keys }
-  })
-  const agent = await orAbsent('admin-socket-path', async () => {
-    using connection = await connectAgentAdministration(context)
-    return await connection.client(DiagnosisDefinition).getStatus({}, { signal })
-  })
-  if (server !== undefined || agent !== undefined) return { server, agent }
+  const [server, agent] = await Promise.all([
+    part({ program: 'assay-server', option: 'socket-path' }, async (within) => {
+      const { signal } = within
+      using connection = await connectServer(within)
+      const [overview, keys] = await Promise.all([
+        connection.client(OverviewDefinition).get({}, { signal }),
+        connection.client(KeysDefinition).getStatus({}, { signal }),
+      ])
+      return { overview, keys }
+    }),
+    part({ program: 'assay-agent', option: 'admin-socket-path' }, async (within) => {
+      using connection = await connectAgentAdministration(within)
+      return await connection.client(DiagnosisDefinition).getStatus({}, { signal: within.signal })
+    }),
+  ])
+  if (server !== undefined || agent !== undefined) return { server, agent, unanswered }
+  const [silent] = unanswered
   const [refused] = closed
   throw (
+    silent?.error ??
     refused ??
     new AssayError(
       'unavailable',
@@ -73,17 +98,8 @@ async function look(context: CommandContext): Promise<Seen> {
   )
 }
 
-/** {@link look} with a time limit of its own. */
-async function lookInTime(context: CommandContext): Promise<Seen> {
-  const done = new AbortController()
-  try {
-    return await look({ ...context, signal: AbortSignal.any([context.signal, done.signal]) })
-  } finally {
-    done.abort()
-  }
-}
-
-const isWell = ({ server, agent }: Seen): boolean =>
+const isWell = ({ server, agent, unanswered }: Seen): boolean =>
+  unanswered.length === 0 &&
   (server === undefined || (server.overview.ready && server.overview.wentBack === undefined)) &&
   (agent === undefined || agent.state === 'ready')
 
@@ -240,12 +256,15 @@ function agentLines(status: AgentStatus, now: number): readonly string[] {
 }
 
 function print(context: CommandContext, seen: Seen): void {
-  const { server, agent } = seen
+  const { server, agent, unanswered } = seen
   if (context.json) {
     const record = {
       at: timeText(nowSeconds(context)),
       ...(server !== undefined && { server: serverRecord(server) }),
       ...(agent !== undefined && { agent: agentStatusRecord(agent) }),
+      ...(unanswered.length > 0 && {
+        unanswered: unanswered.map(({ program, error }) => ({ program, error: error.message })),
+      }),
     }
     context.print(JSON.stringify(record))
     return
@@ -254,6 +273,12 @@ function print(context: CommandContext, seen: Seen): void {
   const groups = [
     ...(server === undefined ? [] : serverLines(server, now)),
     ...(agent === undefined ? [] : [agentLines(agent, now)]),
+    fields(
+      unanswered.map(({ program, error }) => [
+        'Trouble',
+        `${program} cannot be asked: ${error.message}; 'assay doctor' says more`,
+      ]),
+    ),
   ]
   for (const line of blocks(groups)) context.print(line)
 }
@@ -267,13 +292,14 @@ const status: Command = {
     ...administrationOptions,
   ],
   details: `
-Shows whichever of assay-server and assay-agent answers on this machine. Exit status 6 when one is not well. How long
+Shows whichever of assay-server and assay-agent answers on this machine. Exit status 6 when one is not well, or is there
+and does not answer within five seconds (or --timeout). How long
 workloads would notice nothing is worked out from what entries ask for, for the worst moment; with --json and --watch
 each look is a line.`,
   async run(context) {
     const every = Temporal.Duration.from({ seconds: Math.max(1, seconds(context, 'every', 2)) })
     for (;;) {
-      const seen = await lookInTime(context)
+      const seen = await look(context)
       context.setStatus(isWell(seen) ? 0 : 6)
       print(context, seen)
       if (!isOn(context, 'watch')) return

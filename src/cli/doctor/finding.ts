@@ -24,6 +24,8 @@ export interface Finding {
 /** A check of a subject (what is known of a server or agent). It reports what it finds, and throws for bugs only. */
 export interface Check<Subject> {
   readonly name: string
+  /** How long it may take, when that is less than for most; a daemon that does not answer in it is a problem. */
+  readonly limitSeconds?: number
   run(subject: Subject, context: CommandContext): Promise<readonly Finding[]>
 }
 
@@ -55,7 +57,7 @@ export async function runChecks<Subject>(
   const findings: Finding[] = []
   for (const check of checks) {
     try {
-      const found = await holding(context, checkSeconds, (signal) =>
+      const found = await holding(context, check.limitSeconds ?? checkSeconds, (signal) =>
         check.run(subject, { ...context, signal }),
       )
       findings.push(...found)
@@ -63,6 +65,19 @@ export async function runChecks<Subject>(
       context.signal.throwIfAborted()
       const isKnown = error instanceof AssayError || (error instanceof Error && 'code' in error)
       if (!isKnown) throw error
+      if (
+        check.limitSeconds !== undefined &&
+        error instanceof AssayError &&
+        error.reason === 'deadline-exceeded'
+      ) {
+        findings.push(
+          problem(check.name, `the daemon does not answer: ${error.message}`, {
+            why: 'it hangs, or has more to do than it can; its socket alone is no sign of life',
+            remedy: 'restart it: systemctl restart assay-server or assay-agent; its log says more',
+          }),
+        )
+        continue
+      }
       findings.push(
         warning(check.name, `could not be looked at: ${messageOf(error)}`, {
           why: 'nothing is known of it',
