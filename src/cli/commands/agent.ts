@@ -159,9 +159,10 @@ const list: Command = {
   summary: 'the nodes that have attested',
   options: [...filterOptions, ...serverOptions],
   details: `
-A node is 'live' while it is connected or was heard of in the last minute, 'away' with a valid SVID otherwise, and only
-'admitted' where the caller may not watch nodes. The column pq says whether the SVID that a node shows was verified with both signatures; it is empty for a node that has
-not called since the server started, and where the caller may not watch nodes.`,
+A node is 'live' while it is connected or was heard of in the last minute, 'away' with a valid SVID
+otherwise, and only 'admitted' where the caller may not watch nodes. The column pq says whether the SVID
+that a node shows was verified with both signatures; it is empty for a node that has not called since
+the server started, and where the caller may not watch nodes.`,
   async run(context) {
     using connection = await connectServer(context)
     const client = connection.client(AgentDefinition)

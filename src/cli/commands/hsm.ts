@@ -130,8 +130,8 @@ const status: Command = {
   options: serverOptions,
   details: `
 Exit status 6 when signing does not work. Also answers for the key managers 'disk' and 'memory'.
-A key that no authority has is an orphan: it is listed, and left alone. It may be another server's. The last column is what
-'assay authority' and 'assay hsm rotate' call an authority.`,
+A key that no authority has is an orphan: it is listed, and left alone. It may be another server's.
+The last column is what 'assay authority' and 'assay hsm rotate' call an authority.`,
   async run(context) {
     using connection = await connectServer(context)
     const answer = await connection.client(KeysDefinition).getStatus({}, { signal: context.signal })
