@@ -2,28 +2,27 @@ import type { Clock } from '#base/clock.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Log } from '#base/log.ts'
 import type { Random } from '#base/random.ts'
-import { parseCertificate } from '#pki/certificate.ts'
 import type { NameAttribute } from '#pki/name.ts'
 import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
 import type { Bundle } from '#spiffe/bundle.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { IssueTime } from '../ca/issue-time.ts'
-import { type ActiveSigners, Issuer, type SvidDefaults } from '../ca/issuer.ts'
-import { type JwtSigner, newX509Signer, type X509Signer } from '../ca/signer.ts'
+import { Issuer, type SvidDefaults } from '../ca/issuer.ts'
 import type { Datastore } from '../datastore/datastore.ts'
 import type { KeyManager, KeyType } from '../plugin/key-manager/key-manager.ts'
 import type { UpstreamAuthority } from '../plugin/upstream-authority/upstream-authority.ts'
 import type { AuthorityContext, AuthorityEvent } from './authority-context.ts'
 import type { AuthorityKind } from './authority-kind.ts'
 import { AuthorityRecords } from './authority-records.ts'
+import { AuthoritySigners } from './authority-signers.ts'
 import { type AuthorityState, authorityStates } from './authority-state.ts'
 import { GuidedRotation, type RotationProgress, type RotationWishes } from './guided-rotation.ts'
 import type { Holders } from './holders.ts'
 import type { AuthorityKindName, AuthorityRecord, RotationRecord } from './journal.ts'
 import { JournalStore } from './journal-store.ts'
-import { jwtKeyId, newJwtKind } from './jwt-kind.ts'
+import { newJwtKind } from './jwt-kind.ts'
 import { OwnBundle } from './own-bundle.ts'
-import { type ActiveAuthority, AuthorityRotator } from './rotator.ts'
+import { AuthorityRotator } from './rotator.ts'
 import { SignedUntil } from './signed-until.ts'
 import { revokeAuthority, taintAuthority } from './taint.ts'
 import { Ticker } from './ticker.ts'
@@ -104,9 +103,9 @@ export class AuthorityManager implements Disposable {
       }
     >
   >
+  readonly #signers: AuthoritySigners
   readonly #signedUntil = new SignedUntil()
   readonly #listeners = new Set<(event: AuthorityEvent) => void>()
-  #x509Signer: { readonly authority: ActiveAuthority; readonly signer: X509Signer } | undefined
   #lock: Promise<unknown> = Promise.resolve()
   readonly #ticker: Ticker
   readonly #toldOrphans = new Set<string>()
@@ -146,10 +145,14 @@ export class AuthorityManager implements Disposable {
         }),
       ),
     }
-    const signers: ActiveSigners = { x509: () => this.#signX509(), jwt: () => this.#signJwt() }
+    this.#signers = new AuthoritySigners({
+      kinds: this.#kinds,
+      keyManager: options.keyManager,
+      time: this.#time,
+    })
     this.certificateAuthority = new Issuer({
       trustDomain,
-      signers,
+      signers: this.#signers,
       random,
       time: this.#time,
       defaults: options.svidDefaults,
@@ -223,7 +226,7 @@ export class AuthorityManager implements Disposable {
         const detail = `no ${context.kind.title} is active: ${why}`
         return { healthy: false, canIssue: false, detail }
       }
-      const away = this.#whyAway(rotator.active)
+      const away = this.#signers.whyAway(rotator.active)
       if (away !== undefined) return { healthy: false, canIssue: false, detail: away }
     }
     if (this.#failedRounds <= tolerableFailures)
@@ -452,58 +455,6 @@ export class AuthorityManager implements Disposable {
     return { context, rotator, guided }
   }
 
-  #signX509(): X509Signer {
-    const authority = this.#active('x509')
-    if (this.#x509Signer?.authority !== authority) {
-      const { content, upstream, pq } = authority.issued
-      const above = upstream === undefined ? [] : [...upstream.intermediates, upstream.root]
-      const [certificate, ...issuers] = [content, ...above].map((der) => parseCertificate(der))
-      if (certificate === undefined) throw new RangeError('unreachable')
-      this.#x509Signer = {
-        authority,
-        signer: newX509Signer(certificate, authority.key, {
-          above: issuers,
-          pq: pq && parseCertificate(pq),
-        }),
-      }
-    }
-    return this.#x509Signer.signer
-  }
-
-  #signJwt(): JwtSigner {
-    const { issued, key } = this.#active('jwt')
-    const { alternative } = key
-    return {
-      keyId: issued.authorityId,
-      key,
-      expiresAtSeconds: issued.expiresAtSeconds,
-      pq:
-        issued.pq === undefined || alternative === undefined
-          ? undefined
-          : { keyId: jwtKeyId(issued.pq), key: alternative },
-    }
-  }
-
-  #active(kind: AuthorityKindName): ActiveAuthority {
-    const { context, rotator } = this.#kinds[kind]
-    const { state, detail } = this.#options.keyManager.status()
-    if (state === 'down' || state === 'refused') {
-      throw new AssayError('unavailable', `cannot sign: the key manager is ${state}: ${detail}`, {
-        reason: 'key-manager-down',
-      })
-    }
-    if (rotator.active !== undefined) {
-      const away = this.#whyAway(rotator.active)
-      if (away === undefined) return rotator.active
-      throw new AssayError('unavailable', `cannot sign: ${away}`, { reason: 'key-manager-down' })
-    }
-    // A clock that went back is why there is none, and says so better.
-    this.#time.now()
-    throw new AssayError('unavailable', `cannot sign: no ${context.kind.title} is active`, {
-      reason: 'no-active-authority',
-    })
-  }
-
   /** Roots of the upstream authority are known everywhere before anything is signed below them. */
   async #publishRoots(): Promise<void> {
     // An upstream that is unwell says so itself, and what it has certified goes on.
@@ -525,12 +476,6 @@ export class AuthorityManager implements Disposable {
       `cannot ${action}: the bundle has the upstream authority's root for it; taint and revoke that`,
       { reason: 'upstream-authority' },
     )
-  }
-
-  #whyAway({ key, issued }: ActiveAuthority): string | undefined {
-    const place = this.#options.keyManager.place?.(key.id)
-    if (place === undefined || place.isUp) return undefined
-    return `the key of the active authority ${issued.authorityId} does not sign, in ${place.where}`
   }
 
   #inState(kind: AuthorityKindName, state: AuthorityState['state']): AuthorityState {
