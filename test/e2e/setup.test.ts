@@ -1,9 +1,10 @@
 // From nothing to an attested node by `assay setup`, and what somebody sees who is asked on a terminal.
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import { Daemon } from '../support/daemon.ts'
+import { basicConstraints, caCertificate } from '../support/endorsement-maker.ts'
 import { freePort, Installation } from '../support/installation.ts'
 import { eventually } from '../support/live-agent.ts'
 
@@ -64,6 +65,33 @@ test('setup asks nobody where nobody is, and says what is missing; --dry-run wri
   assert.match(dry.stderr, /^warning: signing keys are in the file .*no HSM protects them/m)
   assert.match(dry.stderr, /^ {2}\+ key_manager: \{ disk: \{ *\} \}$/m)
   assert.equal(readFileSync(serverYaml, 'utf8'), text)
+})
+
+test('setup server looks at each certificate of a TPM maker, and says what it means to have none', async () => {
+  const makers = assay.at('makers')
+  mkdirSync(makers)
+  const rehearse = (...options: readonly string[]) =>
+    setupServer('--trust-domain', 'example.org', '--keys', 'disk', '--dry-run', ...options)
+  const none = await rehearse()
+  assert.match(none.stderr, /^no makers' certificates: .*approve only hashes/m)
+  const admitted = await rehearse('--allow', 'endorsement_ca')
+  assert.equal(admitted.status, 2)
+  assert.match(admitted.stderr, /needs --endorsement-ca/)
+  const empty = await rehearse('--endorsement-ca', makers)
+  assert.equal(empty.status, 2)
+  assert.match(empty.stderr, /makers holds no certificate/)
+  const pem = (der: Uint8Array): string =>
+    `-----BEGIN CERTIFICATE-----\n${der.toBase64()}\n-----END CERTIFICATE-----\n`
+  writeFileSync(`${makers}/good.crt`, pem(caCertificate({})))
+  const good = await rehearse('--endorsement-ca', makers, '--allow', 'endorsement_ca')
+  assert.equal(good.status, 0, good.stderr)
+  assert.match(good.stderr, /^TPMs of .* are believed, until .*good\.crt\)$/m)
+  assert.match(good.stderr, new RegExp(`endorsement_ca: ${makers}`))
+  writeFileSync(`${makers}/cut.pem`, pem(caCertificate({}).subarray(0, 60)))
+  writeFileSync(`${makers}/leaf.pem`, pem(caCertificate({ extensions: [basicConstraints(false)] })))
+  const bad = await rehearse('--endorsement-ca', makers)
+  assert.equal(bad.status, 2)
+  assert.match(bad.stderr, /cut\.pem: .*; .*leaf\.pem: .* is no certificate authority/s)
 })
 
 test('setup server writes server.yaml from answers, and the PIN where the server alone reads it', async () => {
@@ -169,7 +197,8 @@ import os, pty, re, sys
 pid, fd = pty.fork()
 if pid == 0: os.execv(sys.argv[1], sys.argv[1:])
 pairs = [(b'trust domain', b'example.org'), (b'signing keys', b'pkcs11'), (b'PKCS#11', b'${module}'),
-  (b'label of the token', b'assay'), (b'PIN of', b'%PIN%'), (b'Keep the PIN', b'file')]
+  (b'label of the token', b'assay'), (b'PIN of', b'%PIN%'), (b'Keep the PIN', b'file'),
+  (b'makers', b'none')]
 seen = b''; at = 0
 while True:
   try: chunk = os.read(fd, 4096)

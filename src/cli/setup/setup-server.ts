@@ -1,15 +1,18 @@
+import { dirname, resolve } from 'node:path'
 import { AssayError } from '#base/errors.ts'
 import { parseConfig } from '#config/parse-config.ts'
 import { connectUnix } from '#rpc/client.ts'
 import { configWarnings, serverConfigSchema } from '#server/config.ts'
 import { authorityFingerprints } from '../authority-fingerprints.ts'
-import { type Command, type CommandContext, isOn } from '../command.ts'
+import { type Command, type CommandContext, isOn, UsageError } from '../command.ts'
 import { holding } from '../hold.ts'
 import { serverAnswersSchema } from './answers.ts'
 import { startUnit, writeConfig } from './apply.ts'
 import { beginSetup, sharedOptions } from './beginning.ts'
 import { checkedConfig } from './checked-config.ts'
-import type { Change } from './edit-config.ts'
+import { type Change, valueIn } from './edit-config.ts'
+import type { Asking } from './key-manager.ts'
+import { checkMakers, withoutMakers } from './makers.ts'
 import { keepPin } from './pin.ts'
 import { serverKeys, signerHas } from './server-keys.ts'
 
@@ -27,6 +30,23 @@ async function fingerprintsAt(socket: string, context: CommandContext): Promise<
     if (!(error instanceof AssayError)) throw error
     return []
   }
+}
+
+/** Where certificates of TPM makers are, by a new answer or by the file that is there; undefined: there are none. */
+async function askMakers(
+  { before, path }: { readonly before: string; readonly path: string },
+  { answers, terminal }: Asking,
+): Promise<{ readonly path: string; readonly isNew: boolean } | undefined> {
+  const had = valueIn(before, ['node_attestors', 'tpm', 'endorsement_ca'])
+  if (answers.given('endorsement_ca') === undefined) {
+    if (typeof had === 'string') return { path: resolve(dirname(path), had), isNew: false }
+    if (!terminal.canAsk) return undefined
+  }
+  const answer = await answers.get('endorsement_ca', {
+    question: "Certificates of the TPMs' makers, a PEM file or a directory, or none",
+    otherwise: 'none',
+  })
+  return answer === 'none' ? undefined : { path: resolve(answer), isNew: true }
 }
 
 /** `assay setup server`. */
@@ -67,7 +87,11 @@ export const setupServer: Command = {
       summary:
         'who uses the HSM: a user of its own (service; where the packages are), or the server',
     },
-    { name: 'endorsement-ca', value: 'PATH', summary: 'certificates of TPM makers, PEM' },
+    {
+      name: 'endorsement-ca',
+      value: 'PATH',
+      summary: 'certificates of TPM makers, PEM, a file or a directory; none when absent',
+    },
     {
       name: 'allow',
       value: 'WHO',
@@ -90,10 +114,17 @@ argument. Can be run again: it shows what changes, and keeps everything else tha
     const { terminal, answers, path, dryRun, before, already, trustDomain } = beginning
     const changes: Change[] = [[['trust_domain'], trustDomain]]
     const keys = await serverKeys(path, before, { answers, terminal, context })
-    const endorsement = answers.given('endorsement_ca')
     const allow = answers.given('allow')
-    if (endorsement !== undefined)
-      changes.push([['node_attestors', 'tpm', 'endorsement_ca'], endorsement])
+    const makers = await askMakers({ before, path }, { answers, terminal, context })
+    if (makers === undefined) {
+      context.note(withoutMakers)
+      if (allow === 'endorsement_ca') {
+        throw new UsageError("allow is 'endorsement_ca', which needs --endorsement-ca")
+      }
+    } else {
+      await checkMakers(context, makers.path)
+      if (makers.isNew) changes.push([['node_attestors', 'tpm', 'endorsement_ca'], makers.path])
+    }
     if (allow !== undefined || !/^node_attestors:/m.test(before)) {
       changes.push([['node_attestors', 'tpm', 'allow'], allow ?? 'inventory'])
     }
