@@ -140,7 +140,7 @@ function serviceDependencies(parts: Parts): ServiceDependencies {
     get replacementSpreadSeconds() {
       return live.replacementSpreadSeconds
     },
-    svidLifetimes: live.svidDefaults,
+    svidDefaults: live.svidDefaults,
     guard,
     approvals,
     approvalsNeeded: approving({

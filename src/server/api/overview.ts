@@ -24,7 +24,7 @@ export interface OverviewServiceDependencies {
   readonly entries: Pick<AuthorizedEntries, 'all' | 'size'>
   readonly serverSvid: ServerSvid
   readonly lostState: LostState
-  readonly svidLifetimes: {
+  readonly svidDefaults: {
     readonly x509SvidTtlSeconds: number
     readonly jwtSvidTtlSeconds: number
   }
@@ -94,12 +94,12 @@ function pqProgress({ holdings, authorities }: OverviewServiceDependencies): PqP
   }
 }
 
-function shortestLifetimes({ entries, svidLifetimes }: OverviewServiceDependencies) {
+function shortestLifetimes({ entries, svidDefaults }: OverviewServiceDependencies) {
   let x509 = Number.POSITIVE_INFINITY
   let jwt = Number.POSITIVE_INFINITY
   for (const entry of entries.all) {
-    x509 = Math.min(x509, entry.x509SvidTtlSeconds || svidLifetimes.x509SvidTtlSeconds)
-    jwt = Math.min(jwt, entry.jwtSvidTtlSeconds || svidLifetimes.jwtSvidTtlSeconds)
+    x509 = Math.min(x509, entry.x509SvidTtlSeconds || svidDefaults.x509SvidTtlSeconds)
+    jwt = Math.min(jwt, entry.jwtSvidTtlSeconds || svidDefaults.jwtSvidTtlSeconds)
   }
   const orZero = (seconds: number): number => (Number.isFinite(seconds) ? seconds : 0)
   return { shortestX509SvidTtl: orZero(x509), shortestJwtSvidTtl: orZero(jwt) }
