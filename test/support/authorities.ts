@@ -2,6 +2,7 @@ import { FakeClock } from '../../src/base/fake-clock.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { SystemRandom } from '../../src/base/random.ts'
 import { defaultCaSubject } from '../../src/issuance/ca-certificate.ts'
+import type { MlDsaParameterSet } from '../../src/pq-crypto/ml-dsa.ts'
 import {
   AuthorityManager,
   type AuthorityManagerOptions,
@@ -11,6 +12,7 @@ import { openSqliteDatastore } from '../../src/server/datastore/sql/sqlite.ts'
 import { newAlternativeKeysInMemory } from '../../src/server/plugin/key-manager/alternative-keys.ts'
 import { withAlternativeKeys } from '../../src/server/plugin/key-manager/hybrid.ts'
 import { newMemoryKeyManager } from '../../src/server/plugin/key-manager/memory.ts'
+import type { Bundle } from '../../src/spiffe/bundle.ts'
 import { parseTrustDomain } from '../../src/spiffe/trust-domain.ts'
 
 export { newAlternativeKeysInMemory, newMemoryKeyManager, withAlternativeKeys }
@@ -58,14 +60,43 @@ export async function openAuthorities(options: Partial<AuthorityManagerOptions> 
     ...all,
     clock,
     manager,
-    bundle: async () => {
-      const found = await all.datastore.bundle(all.trustDomain)
-      if (found === undefined) throw new Error('there is no bundle')
-      return found
-    },
-    nowSeconds: () => Math.floor(clock.now().epochMilliseconds / 1000),
+    bundle: () => bundleIn(all),
+    nowSeconds: () => nowSecondsOf(clock),
   }
 }
+
+/** A server's parts that outlive its starts, each of which may want post-quantum keys of another parameter set. */
+export function newHybridServer(given: Partial<AuthorityManagerOptions> = {}) {
+  const clock = new FakeClock()
+  const options = authorityOptions({ clock, ...given })
+  const classical = newMemoryKeyManager()
+  const alternatives = newAlternativeKeysInMemory()
+  return {
+    options,
+    clock,
+    classical,
+    alternatives,
+    start: (pqParameterSet: MlDsaParameterSet | undefined) =>
+      AuthorityManager.open({
+        ...options,
+        pqParameterSet,
+        keyManager: withAlternativeKeys(classical, { alternatives, parameterSet: pqParameterSet }),
+      }),
+    bundle: () => bundleIn(options),
+    nowSeconds: () => nowSecondsOf(clock),
+  }
+}
+
+async function bundleIn({
+  datastore,
+  trustDomain: name,
+}: Pick<AuthorityManagerOptions, 'datastore' | 'trustDomain'>): Promise<Bundle> {
+  const found = await datastore.bundle(name)
+  if (found === undefined) throw new Error('there is no bundle')
+  return found
+}
+
+const nowSecondsOf = (clock: FakeClock): number => Math.floor(clock.now().epochMilliseconds / 1000)
 
 /** A number of seconds to advance a clock by. */
 export const seconds = (count: number): Temporal.Duration =>

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { FakeClock } from '#base/fake-clock.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
 import { altPublicKey, altSignature } from '#pq-crypto/alternative-signature.ts'
@@ -11,38 +10,15 @@ import { spiffeId } from '#spiffe/spiffe-id.ts'
 import { verifyX509Svid } from '#spiffe/x509-svid.ts'
 import {
   authorityOptions,
-  newAlternativeKeysInMemory,
-  newMemoryKeyManager,
+  newHybridServer,
   seconds,
   trustDomain,
-  withAlternativeKeys,
 } from '../../../test/support/authorities.ts'
-import { AuthorityManager } from './authority-manager.ts'
+import type { AuthorityManager } from './authority-manager.ts'
 
 // Switching post-quantum signatures on, off and to another parameter set, by the rotation that there is anyhow.
 
-/** A server's parts that outlive its starts. */
-function newServer(holders = authorityOptions().holders) {
-  const options = authorityOptions({ holders })
-  const clock = options.clock as FakeClock
-  const classical = newMemoryKeyManager()
-  const alternatives = newAlternativeKeysInMemory()
-  const start = (pqParameterSet: MlDsaParameterSet | undefined) =>
-    AuthorityManager.open({
-      ...options,
-      pqParameterSet,
-      keyManager: withAlternativeKeys(classical, { alternatives, parameterSet: pqParameterSet }),
-    })
-  const bundle = async () => {
-    const found = await options.datastore.bundle(trustDomain)
-    assert.ok(found)
-    return found
-  }
-  const nowSeconds = () => Math.floor(clock.now().epochMilliseconds / 1000)
-  return { options, clock, classical, alternatives, start, bundle, nowSeconds }
-}
-
-type Server = ReturnType<typeof newServer>
+type Server = ReturnType<typeof newHybridServer>
 
 const { publicKey } = generateEcKeyPair('ec-p256')
 const web = spiffeId(trustDomain, '/web')
@@ -77,7 +53,7 @@ async function rounds({ clock }: Server, manager: AuthorityManager, count: numbe
 
 for (const parameterSet of mlDsaParameterSets) {
   test(`a server that starts with ${parameterSet} issues what a verifier that requires it accepts`, async () => {
-    const server = newServer()
+    const server = newHybridServer()
     using manager = await server.start(parameterSet)
     const [authority] = (await server.bundle()).x509Authorities
     assert.ok(authority)
@@ -98,7 +74,7 @@ for (const parameterSet of mlDsaParameterSets) {
 }
 
 test('switched on, a server goes over within a minute, and what it signed before stays valid', async () => {
-  const server = newServer()
+  const server = newHybridServer()
   using before = await server.start(undefined)
   const old = await svidOf(before)
   using manager = await server.start('ml-dsa-44')
@@ -116,9 +92,11 @@ test('switched on, a server goes over within a minute, and what it signed before
 test('switched on, a server waits for nodes that do not have the new authority yet', async () => {
   let lacking = [spiffeId(trustDomain, '/spire/agent/x')]
   const holders = authorityOptions().holders
-  const server = newServer({
-    ...holders,
-    survey: (sequenceNumber) => ({ ...holders.survey(sequenceNumber), lacking }),
+  const server = newHybridServer({
+    holders: {
+      ...holders,
+      survey: (sequenceNumber) => ({ ...holders.survey(sequenceNumber), lacking }),
+    },
   })
   using first = await server.start(undefined)
   assert.equal(activeSet(first), undefined)
@@ -131,7 +109,7 @@ test('switched on, a server waits for nodes that do not have the new authority y
 })
 
 test('switched to another parameter set, and off, a server goes over the same way', async () => {
-  const server = newServer()
+  const server = newHybridServer()
   using first = await server.start('ml-dsa-44')
   const old = await svidOf(first)
   using second = await server.start('ml-dsa-65')
@@ -149,7 +127,7 @@ test('switched to another parameter set, and off, a server goes over the same wa
 })
 
 test('a prepared authority of the wrong make is replaced before it signs', async () => {
-  const server = newServer()
+  const server = newHybridServer()
   using first = await server.start(undefined)
   assert.ok(first)
   using second = await server.start('ml-dsa-44')
@@ -163,7 +141,7 @@ test('a prepared authority of the wrong make is replaced before it signs', async
 })
 
 test('nothing is signed by half: a post-quantum key that is lost takes its authority with it', async () => {
-  const server = newServer()
+  const server = newHybridServer()
   using first = await server.start('ml-dsa-44')
   const [lost] = first.states('x509')
   assert.ok(lost)
@@ -175,7 +153,7 @@ test('nothing is signed by half: a post-quantum key that is lost takes its autho
 })
 
 test('nothing is signed with a post-quantum key that is not the one in the certificate', async () => {
-  const server = newServer()
+  const server = newHybridServer()
   using first = await server.start('ml-dsa-44')
   const [exchanged] = first.states('x509')
   assert.ok(exchanged)
@@ -186,7 +164,7 @@ test('nothing is signed with a post-quantum key that is not the one in the certi
 })
 
 test('the post-quantum key is destroyed with the classical one', async () => {
-  const server = newServer()
+  const server = newHybridServer()
   using manager = await server.start('ml-dsa-44')
   const [first] = manager.states('x509')
   assert.ok(first && server.alternatives.get(first.keyId))

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { FakeClock } from '#base/fake-clock.ts'
 import { pqWorkloadProfile } from '#issuance/profile.ts'
 import { CertificateTemplate } from '#issuance/template.ts'
 import { extensionOid, keyUsageBit, parseCertificate } from '#pki/certificate.ts'
@@ -12,51 +11,28 @@ import {
   mlDsaParameterSets,
   parseMlDsaPublicKey,
 } from '#pq-crypto/ml-dsa.ts'
-import type { Bundle } from '#spiffe/bundle.ts'
 import { encodeBundle, parseBundle } from '#spiffe/bundle-json.ts'
 import { validateJwtSvid } from '#spiffe/jwt-svid.ts'
 import { encodePqBundle, parsePqBundle, pqBundle } from '#spiffe/pq-bundle.ts'
 import { validatePqJwtSvid, verifyPqX509Svid } from '#spiffe/pq-svid.ts'
 import { spiffeId } from '#spiffe/spiffe-id.ts'
 import { verifyX509Svid } from '#spiffe/x509-svid.ts'
-import {
-  authorityOptions,
-  newAlternativeKeysInMemory,
-  newMemoryKeyManager,
-  seconds,
-  trustDomain,
-  withAlternativeKeys,
-} from '../../../test/support/authorities.ts'
-import { AuthorityManager } from './authority-manager.ts'
+import { newHybridServer, seconds, trustDomain } from '../../../test/support/authorities.ts'
+import type { AuthorityManager } from './authority-manager.ts'
 
 // SVIDs by ML-DSA alone, and the bundle that verifies them: along the classical authorities, from the same rotation.
 
 const web = spiffeId(trustDomain, '/web')
 
 function newServer() {
-  const options = authorityOptions()
-  const clock = options.clock as FakeClock
-  const classical = newMemoryKeyManager()
-  const alternatives = newAlternativeKeysInMemory()
-  const start = (pqParameterSet: MlDsaParameterSet | undefined) =>
-    AuthorityManager.open({
-      ...options,
-      pqParameterSet,
-      keyManager: withAlternativeKeys(classical, { alternatives, parameterSet: pqParameterSet }),
-    })
-  const bundle = async (): Promise<Bundle> => {
-    const found = await options.datastore.bundle(trustDomain)
-    assert.ok(found)
-    return found
-  }
-  const nowSeconds = () => Math.floor(clock.now().epochMilliseconds / 1000)
+  const server = newHybridServer()
   const rounds = async (manager: AuthorityManager, count: number): Promise<void> => {
     for (let i = 0; i < count; i++) {
-      await clock.advance(seconds(10))
+      await server.clock.advance(seconds(10))
       await manager.round()
     }
   }
-  return { ...options, alternatives, start, bundle, nowSeconds, rounds }
+  return { ...server.options, ...server, rounds }
 }
 
 const request = async (set: MlDsaParameterSet = 'ml-dsa-44') => ({
