@@ -208,20 +208,26 @@ export class Listener {
     server.removeAllListeners('stream')
     server.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, ...more) => {
       const share = this.#connections.get(stream.session?.socket.remoteAddress ?? '')?.share
-      if (share === undefined || this.#takesIn(share, stream, headers)) {
-        for (const listener of serve) listener.call(server, stream, headers, ...more)
-      }
+      const count = share && this.#takeIn(share, stream, headers)
+      if (share !== undefined && count === undefined) return
+      for (const listener of serve) listener.call(server, stream, headers, ...more)
+      // After grpc-js, which has paused the stream of a call that it serves. Of one that it does not serve nobody reads the
+      // request: listening lets it flow away, so that the stream can end.
+      if (count !== undefined) stream.on('data', count)
     })
   }
 
-  /** False: the call is refused. */
-  #takesIn(share: PeerShare, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): boolean {
-    const refuse = (excess: Excess): false => {
+  /** What counts the bytes of a call's request; undefined: the call is refused. */
+  #takeIn(
+    share: PeerShare,
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+  ): ((data: Uint8Array) => void) | undefined {
+    const refuse = (excess: Excess): undefined => {
       this.#exceeded(excess, share.name)
       stream.on('error', () => {})
-      // Clients take it for RESOURCE_EXHAUSTED, and do not repeat the call by themselves.
+      // Clients take it for RESOURCE_EXHAUSTED, or for a broken connection while they still send.
       stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM)
-      return false
     }
     const call = share.begin()
     if (call === undefined) return refuse('calls')
@@ -229,14 +235,11 @@ export class Listener {
     // What is compressed can become as long as a request may be.
     const encoding = headers['grpc-encoding'] ?? 'identity'
     if (encoding !== 'identity' && !call.take(this.#maxRequestBytes)) return refuse('request-bytes')
-    // Who reads the stream is grpc-js: it lets it flow when it wants more.
-    stream.pause()
     // A call that is answered unread would never close, and count for good.
     stream.once('finish', () => stream.resume())
-    stream.on('data', (data: Uint8Array) => {
+    return (data) => {
       if (!stream.closed && !call.take(data.length)) refuse('request-bytes')
-    })
-    return true
+    }
   }
 
   get #maxRequestBytes(): number {

@@ -30,6 +30,7 @@ import type { TlsPeer } from './call.ts'
 import { type Connection, type ConnectTlsOptions, connectTls } from './client.ts'
 import { HealthDefinition } from './gen/grpc/health/v1/health.ts'
 import { AgentDefinition } from './gen/spire/api/server/agent/v1/agent.ts'
+import { EntryDefinition } from './gen/spire/api/server/entry/v1/entry.ts'
 import type { RpcServer } from './server.ts'
 import { requestIdOf } from './status.ts'
 import type { TlsIdentity } from './tls.ts'
@@ -571,5 +572,29 @@ describe('a request id', () => {
   it('is not what a stranger says', async () => {
     await using served = await serveTls()
     assert.notEqual(await idGivenTo(served.connect(), named), named)
+  })
+})
+
+describe('perPeer', () => {
+  it('counts a call as ended also when no service has its method, and refuses what is too much', async () => {
+    const refused: string[] = []
+    await using served = await serveTls({
+      perPeer: { maxCalls: 3, maxRequestBytes: 100_000 },
+      onExcess: (excess) => refused.push(excess),
+    })
+    const connection = served.connect({ identity: identityOf(agentSvid) })
+    for (let i = 0; i < 10; i++) {
+      await assert.rejects(connection.client(EntryDefinition).countEntries({}), {
+        code: 'unimplemented',
+      })
+    }
+    const agent = connection.client(AgentDefinition)
+    const large = { params: { csr: new Uint8Array(200_000) } }
+    // Which of them it is, depends on how much the client had still to send.
+    await assert.rejects(agent.renewAgent(large), { code: /^(resource-exhausted|unavailable)$/ })
+    assert.deepEqual(refused, ['request-bytes'])
+    const small = { params: { csr: new Uint8Array(90_000) } }
+    assert.equal((await agent.renewAgent(small)).svid?.certChain[0]?.length, 90_000)
+    assert.equal((await agent.renewAgent(small)).svid?.certChain[0]?.length, 90_000)
   })
 })
