@@ -317,6 +317,44 @@ test('an agent that hangs is named by status and doctor, and takes nothing of th
   }
 })
 
+test('doctor names a rotation that is half done, and an authority that is tainted', async () => {
+  const agent = assay.daemons.find(({ name }) => name === 'assay-agent')
+  assert.ok(agent)
+  const isWarned = (findings: readonly Found[]): boolean =>
+    findings.some(({ check, level }) => check === 'authorities' && level === 'warning')
+  assert.equal(isWarned(await examine('server')), false)
+  // A node that does not answer holds it up.
+  process.kill(agent.pid, 'SIGSTOP')
+  const rotating = spawn(
+    `${root}bin/assay`,
+    ['hsm', 'rotate', 'jwt', '--retire', ...assay.atServer()],
+    {
+      stdio: 'ignore',
+    },
+  )
+  try {
+    const found = await eventually(async () => {
+      const findings = await examine('server')
+      return isWarned(findings) ? findings : undefined
+    }, 'a rotation that waits')
+    finds(
+      found,
+      'authorities',
+      /rotation of jwt \w{16} is half done since .*\n.*\nassay hsm rotate jwt --retire/,
+    )
+  } finally {
+    rotating.kill()
+    process.kill(agent.pid, 'SIGCONT')
+  }
+  for (const step of ['prepare', 'activate', 'taint'])
+    await assay.assay('authority', step, 'x509', ...assay.atServer())
+  finds(
+    await examine('server'),
+    'authorities',
+    /x509-ca authority \w{16} is tainted and still trusted.*\n.*\n.*assay authority revoke x509 --authority-id \w{40}/,
+  )
+})
+
 test('doctor hears from the agent that it has lost its server, and from status the same', async () => {
   const server = assay.daemons.find(({ name }) => name === 'assay-server')
   await server?.[Symbol.asyncDispose]()

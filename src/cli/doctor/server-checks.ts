@@ -11,6 +11,7 @@ import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import type { ServerConfig } from '#server/config.ts'
 import { inspectDatabase, schemaVersion } from '#server/offline/database-file.ts'
 import type { CommandContext } from '../command.ts'
+import { count, timeText } from '../print.ts'
 import { type Check, type Finding, problem, warning, well } from './finding.ts'
 import { clockFindings, diskFindings, output, privateFindings, unitFindings } from './machine.ts'
 import { signerFindings } from './signer-checks.ts'
@@ -223,6 +224,42 @@ async function versionFindings(
   ]
 }
 
+/** What was begun with the authorities and waits for somebody to end it. */
+async function authoritiesFindings(
+  { config, runs }: ServerSubject,
+  { signal, clock }: CommandContext,
+): Promise<readonly Finding[]> {
+  if (!runs) return []
+  using connection = connectUnix(config.socket_path, { clock })
+  const { keys, rotations } = await connection.client(KeysDefinition).getStatus({}, { signal })
+  const begun = rotations.map(({ kind, predecessorId, startedAt, retire }) =>
+    warning(
+      'authorities',
+      `a rotation of ${kind} ${predecessorId.slice(0, 16)} is half done since ${timeText(startedAt)}`,
+      {
+        why: retire
+          ? 'the authority that was to be retired is trusted until it goes on'
+          : 'the authority that was to be replaced still signs, or a node does not know the new one',
+        remedy: `assay hsm rotate ${kind}${retire ? ' --retire' : ''}, which goes on with it and shows who is waited for`,
+      },
+    ),
+  )
+  const tainted = keys
+    .filter(({ purpose, tainted: isTainted }) => isTainted && purpose !== '')
+    .map(({ purpose, authorityId, svids }) =>
+      warning(
+        'authorities',
+        `the ${purpose} authority ${authorityId.slice(0, 16)} is tainted and still trusted, with ${count(svids, 'SVID')} in use`,
+        {
+          why: 'who has its key can still be anybody',
+          remedy: `when nothing depends on it (assay hsm status): assay authority revoke ${purpose === 'jwt' ? 'jwt' : 'x509'} --authority-id ${authorityId}`,
+        },
+      ),
+    )
+  const findings = [...begun, ...tainted]
+  return findings.length > 0 ? findings : well('authorities', 'nothing is half done')
+}
+
 /** Everything that is looked at, in this order. */
 export const serverChecks: readonly Check<ServerSubject>[] = [
   { name: 'unit', run: () => unitFindings('assay-server.service') },
@@ -231,6 +268,7 @@ export const serverChecks: readonly Check<ServerSubject>[] = [
   { name: 'datastore', run: datastoreFindings },
   { name: 'key manager', limitSeconds: 5, run: keyManagerFindings },
   { name: 'signer', run: ({ config }) => signerFindings(config) },
+  { name: 'authorities', limitSeconds: 5, run: authoritiesFindings },
   { name: 'port', run: portFindings },
   { name: 'server', limitSeconds: 5, run: runningFindings },
   { name: 'version', limitSeconds: 5, run: versionFindings },
