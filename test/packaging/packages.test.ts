@@ -136,6 +136,7 @@ describe('the Debian packages', { skip: await noMachine() }, () => {
     machine.until(['assay', 'fetch', 'x509', '--json'], ({ status }) => status === 0, {
       user: 'web',
     })
+  const doctored = async () => (await machine.try(['assay', 'doctor', 'server'])).stdout
   const pidOf = (unit: string) => machine.property(unit, 'MainPID')
 
   it('are four, and the same bytes whoever builds them', async () => {
@@ -628,9 +629,22 @@ END
       await journal(serverUnit),
       new RegExp(`its schema is version 99 and this server knows up to ${had}`),
     )
+    assert.match(await doctored(), /unit +assay-server\.service is failed.*mend: systemctl start/s)
+    assert.match(
+      await doctored(),
+      new RegExp(
+        `datastore +it has schema 99, and this is assay ${previous}, which knows schema ${had}`,
+      ),
+    )
     await installAll('new')
     await machine.sh(`${schema} ${had}`)
     await machine.run(['systemctl', 'start', serverUnit])
+    await machine.run(['systemctl', 'disable', serverUnit])
+    assert.match(
+      await doctored(),
+      /will not at the next boot.*mend: systemctl enable assay-server/s,
+    )
+    await machine.run(['systemctl', 'enable', serverUnit])
     await webIsServed()
   })
 

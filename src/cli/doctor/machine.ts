@@ -150,7 +150,7 @@ export async function unitFindings(unit: string): Promise<readonly Finding[]> {
   const said = await output('systemctl', [
     'show',
     unit,
-    '--property=LoadState,ActiveState,SubState,Result,NRestarts',
+    '--property=LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState',
   ])
   const state = new Map(
     (said ?? '').split('\n').map((line) => line.split('=', 2) as [string, string]),
@@ -164,6 +164,14 @@ export async function unitFindings(unit: string): Promise<readonly Finding[]> {
       problem('unit', `${unit} is ${active} (${result})`, {
         why: 'nothing is served',
         remedy: `systemctl start ${unit}; journalctl -u ${unit} -n 50 says why it ended`,
+      }),
+    ]
+  }
+  if (state.get('UnitFileState') === 'disabled') {
+    return [
+      warning('unit', `${unit} runs, and will not at the next boot`, {
+        why: 'it was started by hand, and not enabled',
+        remedy: `systemctl enable ${unit}`,
       }),
     ]
   }
