@@ -216,8 +216,10 @@ export function renderKeys({ keys, now }) {
   for (const at of found) {
     // The mark of now has more to say.
     if (Math.abs(at - now) < (until - from) * 0.08) continue
-    const tick = element('span', { class: 'tick' }, label(at))
-    tick.style.insetInlineStart = `${((at - from) / (until - from)) * 100}%`
+    const share = (at - from) / (until - from)
+    // At the end there is no room behind the mark.
+    const tick = element('span', { class: share > 0.85 ? 'tick late' : 'tick' }, label(at))
+    tick.style.insetInlineStart = `${share * 100}%`
     scale.append(tick)
   }
   const present = element('span', { class: 'now' }, 'now')
