@@ -104,6 +104,8 @@ export class Listener {
   readonly #strangers = new Map<string, number>()
   readonly #connections = new Map<string, Connection>()
   readonly #sockets = new Set<Socket>()
+  /** Local connections that have sent nothing, of which HTTP/2 does not know yet. */
+  readonly #silent = new Set<Socket>()
   readonly #options: ListenerOptions
   readonly #closed = new AbortController()
   readonly #shares: PeerShares
@@ -171,11 +173,27 @@ export class Listener {
     const gone = new AbortController()
     socket.once('close', () => {
       this.#connections.delete(name)
+      this.#silent.delete(socket)
       gone.abort(connectionClosed)
     })
     void this.#closeUnlessUsed(socket, connection, gone.signal)
-    if (peer.kind === 'unix') socket.once('readable', () => injectLocal(door, socket, name))
-    else inject(door, socket, name)
+    if (peer.kind !== 'unix') {
+      inject(door, socket, name)
+      return
+    }
+    this.#silent.add(socket)
+    socket.once('readable', () => {
+      this.#silent.delete(socket)
+      try {
+        injectLocal(door, socket, name)
+      } catch (error) {
+        const { log } = this.#options
+        if (this.#excessLines.admits(share.name)) {
+          log.warn({ peer: share.name, error }, 'a connection is closed: it cannot be served')
+        }
+        socket.destroy()
+      }
+    })
   }
 
   /** Undefined: the connection is closed, because its source has too many. */
@@ -298,6 +316,7 @@ export class Listener {
     const { promise: drained, resolve } = Promise.withResolvers<void>()
     this.#drained = resolve
     for (const { grpc } of this.#doors()) grpc.tryShutdown(() => {})
+    for (const socket of this.#silent) socket.destroy()
     if (this.#sockets.size === 0) resolve()
     const over = new AbortController()
     const grace = this.#options.clock.sleep(milliseconds(graceMs), over.signal)
@@ -353,6 +372,8 @@ function injectLocal(door: Door, socket: Socket, name: string): void {
     return
   }
   const [near, far] = openSocketPair()
+  // Two pipelines and HTTP/2 listen to each, and Node would warn at eleven.
+  for (const one of [socket, near]) one.setMaxListeners(20)
   // Whatever ends one end ends the other; those who wait are told by HTTP/2.
   pipeline(socket, new SocketPathAuthority(), near, () => {})
   pipeline(near, socket, () => {})
