@@ -4,6 +4,7 @@ import { FakeClock } from '#base/fake-clock.ts'
 import { generateEcKeyPair } from '#pki/private-key.ts'
 import { FeedDefinition, type Update } from '#rpc/gen/assay/server/v1/feed.ts'
 import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
+import { OverviewDefinition } from '#rpc/gen/assay/server/v1/overview.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
@@ -215,7 +216,11 @@ test('Report is what the server knows of a node, whatever it knew before', async
   assert.ok(held >= 1, 'its own SVID')
   const expiresAt = (before.x509?.signedUntil ?? 0) - 1
   const authorities = [{ authorityId: before.x509?.authorityId ?? '', svids: 6, expiresAt }]
-  await feed.report({ bundleSequenceNumber: before.sequence, authorities })
+  const firstExpiresAt = expiresAt - 5
+  await feed.report({ bundleSequenceNumber: before.sequence, authorities, firstExpiresAt })
+  const { firstBreak } = await live.local.client(OverviewDefinition).get({})
+  assert.equal(firstBreak?.agentId, agent.id)
+  assert.equal(firstBreak?.expiresAt, firstExpiresAt)
   const after = await ask()
   assert.equal(after.lacks, false)
   assert.equal(after.x509?.svids, held + 5)

@@ -29,10 +29,17 @@ test('authorityUses() leaves out what has expired', () => {
 
 test('isSameReport() looks at all that is told to the server, and nothing else', () => {
   const use = { authorityId: 'a', svids: 1, expiresAtMs: 10 }
-  const report: Holdings = { bundleSequenceNumber: 1n, authorities: [use], againAtMs: undefined }
+  const report: Holdings = {
+    bundleSequenceNumber: 1n,
+    authorities: [use],
+    firstExpiryMs: 7,
+    againAtMs: undefined,
+  }
   assert.ok(isSameReport(report, { ...report, authorities: [{ ...use }], againAtMs: 5 }))
   for (const other of [
     { bundleSequenceNumber: 2n },
+    { firstExpiryMs: 8 },
+    { firstExpiryMs: undefined },
     { authorities: [] },
     { authorities: [{ ...use, authorityId: 'b' }] },
     { authorities: [{ ...use, svids: 2 }] },

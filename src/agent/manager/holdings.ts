@@ -16,6 +16,8 @@ export interface Holdings {
   readonly bundleSequenceNumber: bigint
   /** In the order of their ids. */
   readonly authorities: readonly AuthorityUse[]
+  /** When the first X.509-SVID of a workload expires, Unix time; undefined: none is held. */
+  readonly firstExpiryMs: number | undefined
   /** When it is to be looked at again although nothing has happened. Unix time; undefined: never. */
   readonly againAtMs: number | undefined
 }
@@ -24,6 +26,7 @@ export interface Holdings {
 export function isSameReport(a: Holdings, b: Holdings): boolean {
   return (
     a.bundleSequenceNumber === b.bundleSequenceNumber &&
+    a.firstExpiryMs === b.firstExpiryMs &&
     a.authorities.length === b.authorities.length &&
     a.authorities.every((use, i) => {
       const other = b.authorities[i]

@@ -185,6 +185,7 @@ export class Identities implements ServedIdentities {
         // The server counts by the authorities that rotate, and a post-quantum one goes with its classical one.
         nameOf: (id) => this.#bundles.classicalIdOf(id),
       }),
+      firstExpiryMs: this.firstExpiryMs,
       againAtMs: lapsesAtMs,
     }
   }

@@ -17,7 +17,12 @@ class Bench implements AsyncDisposable {
   readonly reporter: Reporter
   failure: Error | undefined
   attempts = 0
-  #holdings: Holdings = { bundleSequenceNumber: 1n, authorities: [], againAtMs: undefined }
+  #holdings: Holdings = {
+    bundleSequenceNumber: 1n,
+    authorities: [],
+    firstExpiryMs: undefined,
+    againAtMs: undefined,
+  }
   #feed = new AbortController()
   #running: Promise<void> = Promise.resolve()
 
@@ -36,7 +41,7 @@ class Bench implements AsyncDisposable {
   }
 
   async set(bundleSequenceNumber: bigint, againAtMs?: number): Promise<void> {
-    this.#holdings = { bundleSequenceNumber, authorities: [], againAtMs }
+    this.#holdings = { bundleSequenceNumber, authorities: [], firstExpiryMs: undefined, againAtMs }
     this.reporter.changed()
     for (let turn = 0; turn < 20; turn += 1) await Promise.resolve()
   }

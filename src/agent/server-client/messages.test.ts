@@ -75,8 +75,13 @@ test('reportMessage() names authorities that have an id, and their last expiry i
         { authorityId: '', ...use },
         { authorityId: 'aa', ...use },
       ],
+      firstExpiryMs: 2999,
       againAtMs: 5,
     }),
-    { bundleSequenceNumber: 7n, authorities: [{ authorityId: 'aa', svids: 2, expiresAt: 1 }] },
+    {
+      bundleSequenceNumber: 7n,
+      authorities: [{ authorityId: 'aa', svids: 2, expiresAt: 1 }],
+      firstExpiresAt: 2,
+    },
   )
 })

@@ -160,7 +160,11 @@ export function updateFrom(message: WireUpdate, trustDomain: TrustDomain, log: L
 }
 
 /** An authority that has no id is not named to the server. */
-export function reportMessage({ bundleSequenceNumber, authorities }: Holdings): ReportRequest {
+export function reportMessage({
+  bundleSequenceNumber,
+  authorities,
+  firstExpiryMs = 0,
+}: Holdings): ReportRequest {
   return {
     bundleSequenceNumber,
     authorities: authorities
@@ -170,6 +174,7 @@ export function reportMessage({ bundleSequenceNumber, authorities }: Holdings): 
         svids,
         expiresAt: Math.trunc(expiresAtMs / 1000),
       })),
+    firstExpiresAt: Math.trunc(firstExpiryMs / 1000),
   }
 }
 

@@ -1,8 +1,21 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { untilFirstBreakSeconds } from './status.ts'
+import { firstBreak } from './status.ts'
 
-test('untilFirstBreakSeconds() is what the worst SVID has left when it is about to be renewed', () => {
-  assert.equal(untilFirstBreakSeconds({ shortestX509SvidTtl: 3600 }), 1620)
-  assert.equal(untilFirstBreakSeconds({ shortestX509SvidTtl: 0 }), 0)
+const known = { expiresAt: 1900, agentId: 'spiffe://example.org/spire/agent/a', silentNodes: 0 }
+
+test('firstBreak() is what nodes say, and the worst moment of the lifetimes for those that say nothing', () => {
+  const at = (overview: Partial<typeof known>, shortestX509SvidTtl = 3600) =>
+    firstBreak({ firstBreak: { ...known, ...overview }, shortestX509SvidTtl }, 1000)
+  assert.deepEqual(at({}), { inSeconds: 900, agentId: known.agentId })
+  assert.deepEqual(at({ silentNodes: 1 }), { inSeconds: 900, agentId: known.agentId })
+  assert.deepEqual(at({ silentNodes: 1, expiresAt: 9000 }), { inSeconds: 1620, agentId: '' })
+  assert.deepEqual(at({ expiresAt: 9000 }), { inSeconds: 8000, agentId: known.agentId })
+  assert.equal(at({ expiresAt: 0 }).inSeconds, undefined)
+  assert.equal(at({ expiresAt: 0, silentNodes: 1 }, 0).inSeconds, undefined)
+  // A server of before there was such a thing.
+  assert.deepEqual(firstBreak({ firstBreak: undefined, shortestX509SvidTtl: 3600 }, 1000), {
+    inSeconds: 1620,
+    agentId: '',
+  })
 })

@@ -103,16 +103,50 @@ const isWell = ({ server, agent, unanswered }: Seen): boolean =>
   (server === undefined || (server.overview.ready && server.overview.wentBack === undefined)) &&
   (agent === undefined || agent.state === 'ready')
 
+/** How long workloads notice nothing when the server dies now. */
+export interface FirstBreak {
+  /** Seconds from now; undefined: no workload has anything that could expire. */
+  readonly inSeconds: number | undefined
+  /** The node whose workload it is; empty when it is worked out from lifetimes. */
+  readonly agentId: string
+}
+
 /**
- * How long workloads notice nothing when the server dies now: an agent renews an SVID at about half of its life, so that
- * the worst one has nearly half of the shortest lifetime left, 45 % to be exact (`spiffe/rotation.ts`).
+ * By what nodes say they hold. For those that say nothing, as SPIRE's agents, by the worst moment: an agent renews an SVID
+ * at about half of its life, so that the first to expire has nearly half of the shortest lifetime left, 45 % to be
+ * exact (`spiffe/rotation.ts`).
  */
-export const untilFirstBreakSeconds = ({
-  shortestX509SvidTtl,
-}: Pick<ServerOverview, 'shortestX509SvidTtl'>): number => Math.floor(shortestX509SvidTtl * 0.45)
+export function firstBreak(
+  {
+    firstBreak: known,
+    shortestX509SvidTtl,
+  }: Pick<ServerOverview, 'firstBreak' | 'shortestX509SvidTtl'>,
+  now: number,
+): FirstBreak {
+  const { expiresAt = 0, agentId = '', silentNodes = 1 } = known ?? {}
+  const said = { inSeconds: expiresAt > now ? expiresAt - now : undefined, agentId }
+  if (silentNodes === 0 || shortestX509SvidTtl === 0) return said
+  const inSeconds = Math.floor(shortestX509SvidTtl * 0.45)
+  if (said.inSeconds !== undefined && said.inSeconds <= inSeconds) return said
+  return { inSeconds, agentId: '' }
+}
+
+function withoutServerText(overview: ServerOverview, now: number): string {
+  const { shortestX509SvidTtl, shortestJwtSvidTtl, firstBreak: known } = overview
+  const { inSeconds, agentId } = firstBreak(overview, now)
+  if (shortestX509SvidTtl === 0) return 'no workload breaks: there are no entries'
+  const jwt = `new JWT-SVIDs stop at once, the ones there are end within ${durationText(shortestJwtSvidTtl)}`
+  if (inSeconds === undefined) return `no node holds an X.509-SVID of a workload; ${jwt}`
+  if (agentId !== '') {
+    return `the first X.509-SVID of a workload ends in ${durationText(inSeconds)}, on ${agentId}; ${jwt}`
+  }
+  const silent = count(known?.silentNodes ?? 0, 'node')
+  return `the first X.509-SVID may end in ${durationText(inSeconds)} (lifetimes from ${durationText(shortestX509SvidTtl)}, renewed at half: ${silent} did not say what workloads hold); ${jwt}`
+}
 
 function serverRecord({ overview, keys }: NonNullable<Seen['server']>) {
   const { nodes, wentBack, pq } = overview
+  const broken = firstBreak(overview, overview.now)
   return {
     version: overview.version,
     trust_domain: overview.trustDomain,
@@ -153,7 +187,9 @@ function serverRecord({ overview, keys }: NonNullable<Seen['server']>) {
         next_event_at: timeValue(key.nextEventAt),
       })),
     without_server: {
-      first_x509_svid_ends_in: untilFirstBreakSeconds(overview),
+      first_x509_svid_ends_in: broken.inSeconds,
+      first_x509_svid_agent_id: broken.agentId || undefined,
+      silent_nodes: overview.firstBreak?.silentNodes,
       shortest_x509_svid_ttl: overview.shortestX509SvidTtl,
       shortest_jwt_svid_ttl: overview.shortestJwtSvidTtl,
     },
@@ -182,7 +218,6 @@ function serverLines(
 ): readonly (readonly string[])[] {
   const { nodes, wentBack } = overview
   const troubles = overview.parts.filter(({ ready, detail }) => !ready || detail !== '')
-  const left = untilFirstBreakSeconds(overview)
   const head = fields([
     [
       'Server',
@@ -217,12 +252,7 @@ function serverLines(
     ],
     ['Entries', String(overview.entries)],
     ['Post-quantum', pqText(overview)],
-    [
-      'If the server dies now',
-      left === 0
-        ? 'no workload breaks: there are no entries'
-        : `the first X.509-SVID may end in ${durationText(left)} (lifetimes from ${durationText(overview.shortestX509SvidTtl)}, renewed at half); new JWT-SVIDs stop at once, the ones there are end within ${durationText(overview.shortestJwtSvidTtl)}`,
-    ],
+    ['If the server dies now', withoutServerText(overview, now)],
   ])
   const rows = keys.keys
     .filter(({ purpose }) => purpose !== '')

@@ -97,12 +97,17 @@ const maxAuthorities = 256
 const maxSvids = 1_000_000
 
 /** @throws AssayError `invalid-argument` for more authorities or SVIDs than there can be, or one without a name. */
-function parseReport({ bundleSequenceNumber, authorities }: ReportRequest): HoldingsReport {
+function parseReport({
+  bundleSequenceNumber,
+  authorities,
+  firstExpiresAt,
+}: ReportRequest): HoldingsReport {
   if (authorities.length > maxAuthorities) {
     throw malformed('report', `more than ${maxAuthorities} authorities`)
   }
   return {
     bundleSequenceNumber,
+    firstExpirySeconds: firstExpiresAt,
     authorities: authorities.map(({ authorityId, svids, expiresAt }) => {
       if (!/^[0-9a-f]{1,128}$/.test(authorityId)) {
         throw malformed('report', 'an authority id is not lower-case hex')

@@ -1,6 +1,6 @@
 import type { Clock } from '#base/clock.ts'
 import { version } from '#base/version.ts'
-import type { PqProgress, ServerOverview } from '#rpc/gen/assay/server/v1/overview.ts'
+import type { FirstBreak, PqProgress, ServerOverview } from '#rpc/gen/assay/server/v1/overview.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Health } from '#telemetry/health.ts'
 import type { AuthorityManager } from '../authority/authority-manager.ts'
@@ -59,6 +59,7 @@ export function newOverviewService(dependencies: OverviewServiceDependencies) {
         ...shortestLifetimes(dependencies),
         wentBack: wentBack(dependencies.lostState),
         pq: pqProgress(dependencies),
+        firstBreak: firstBreak(dependencies),
       }
     },
   }
@@ -77,6 +78,11 @@ function countNodes({ nodes, holdings }: OverviewServiceDependencies, now: numbe
     }
   }
   return counts
+}
+
+function firstBreak({ holdings }: OverviewServiceDependencies): FirstBreak {
+  const { expiresAtSeconds: expiresAt, agentId, silentNodes } = holdings.firstBreak()
+  return { expiresAt, agentId, silentNodes }
 }
 
 /** What nodes report is theirs; the sum must fit the message. */

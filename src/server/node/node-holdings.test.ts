@@ -35,7 +35,11 @@ function newHoldings(ids: readonly SpiffeId[] = [a, b]) {
   return { holdings, records, put, connected, advance, nowSeconds }
 }
 
-const reported = (sequence: bigint) => ({ bundleSequenceNumber: sequence, authorities: [] })
+const reported = (sequence: bigint) => ({
+  bundleSequenceNumber: sequence,
+  authorities: [],
+  firstExpirySeconds: 0,
+})
 
 test('survey() counts a node that has reported the bundle, or a later one', () => {
   const { holdings } = newHoldings()
@@ -79,6 +83,7 @@ test('standing() tells one node from the next as survey() does, and counts its S
   assert.equal(state(), 'lacking')
   holdings.report(a, {
     bundleSequenceNumber: 7n,
+    firstExpirySeconds: 0,
     authorities: [
       { authorityId: 'x', svids: 2, expiresAtSeconds: nowSeconds() + hour },
       { authorityId: 'y', svids: 3, expiresAtSeconds: nowSeconds() + 2 * hour },
@@ -136,13 +141,39 @@ test('survey() leaves out nodes that are banned or whose SVID has expired', asyn
   assert.deepEqual(holdings.survey(1n), { live: 0, lacking: [], away: 0 })
 })
 
+test('firstBreak() is by what nodes say, or were given, and counts those that say nothing', async () => {
+  const { holdings, advance, nowSeconds, put } = newHoldings()
+  assert.deepEqual(holdings.firstBreak(), { expiresAtSeconds: 0, agentId: '', silentNodes: 2 })
+  holdings.report(a, reported(1n))
+  assert.deepEqual(holdings.firstBreak(), { expiresAtSeconds: 0, agentId: '', silentNodes: 1 })
+  const start = nowSeconds()
+  holdings.report(a, { ...reported(1n), firstExpirySeconds: start + 600 })
+  const given = { authorityId: 'aa', expiresAtSeconds: start + 60 }
+  holdings.handedOut(b, { ...given, entryId: '' })
+  assert.deepEqual(holdings.firstBreak(), {
+    expiresAtSeconds: start + 600,
+    agentId: a,
+    silentNodes: 1,
+  })
+  holdings.handedOut(b, { ...given, entryId: 'web' })
+  assert.deepEqual(holdings.firstBreak(), {
+    expiresAtSeconds: start + 60,
+    agentId: b,
+    silentNodes: 1,
+  })
+  await advance(60)
+  assert.equal(holdings.firstBreak().agentId, a, 'what has expired breaks no more')
+  put(a, { expiresAtSeconds: start, newExpiresAtSeconds: 0 })
+  assert.deepEqual(holdings.firstBreak(), { expiresAtSeconds: 0, agentId: '', silentNodes: 1 })
+})
+
 test('dependents() counts what is reported, until it expires, also of a node that has gone', async () => {
   const { holdings, advance, nowSeconds } = newHoldings()
   const of = { authorityId: 'aa', sinceSeconds: nowSeconds() }
   const expiresAtSeconds = nowSeconds() + 2 * hour
   const use = { authorityId: 'aa', svids: 3, expiresAtSeconds }
-  holdings.report(a, { bundleSequenceNumber: 1n, authorities: [use] })
-  holdings.report(b, { bundleSequenceNumber: 1n, authorities: [{ ...use, authorityId: 'bb' }] })
+  holdings.report(a, { ...reported(1n), authorities: [use] })
+  holdings.report(b, { ...reported(1n), authorities: [{ ...use, authorityId: 'bb' }] })
   assert.deepEqual(
     { ...holdings.dependents(of), unknown: [] },
     { nodes: [a], svids: 3, unknown: [], server: false },
@@ -266,7 +297,7 @@ test('prune() forgets SVIDs that have expired', async () => {
 test('pqProgress() counts live nodes by their last connection, and SVIDs by their authorities', async () => {
   const { holdings, put, connected, advance, nowSeconds } = newHoldings([a, b, c])
   const svids = (authorityId: string, count: number) => ({
-    bundleSequenceNumber: 1n,
+    ...reported(1n),
     authorities: [{ authorityId, svids: count, expiresAtSeconds: nowSeconds() + hour }],
   })
   const none = { nodes: 0, verifiedNodes: 0, hybridConnections: 0, svids: 0, hybridSvids: 0 }

@@ -11,6 +11,8 @@ export interface HoldingsReport {
   /** Of the own bundle that all its streams have been sent. */
   readonly bundleSequenceNumber: bigint
   readonly authorities: readonly AuthorityUse[]
+  /** When the first X.509-SVID of a workload expires, Unix time; zero: none is held. */
+  readonly firstExpirySeconds: number
 }
 
 /** SVIDs an agent holds of one X.509 authority. */
@@ -49,6 +51,16 @@ export interface PqProgress {
   readonly svids: number
   /** Of these, of authorities that sign both ways. */
   readonly hybridSvids: number
+}
+
+/** The first X.509-SVID of a workload to expire while nobody renews any. */
+export interface FirstBreak {
+  /** Unix time; zero: none is known. */
+  readonly expiresAtSeconds: number
+  /** The node that holds it; empty: none is known. */
+  readonly agentId: string
+  /** Nodes that could act now and have not said what they hold. */
+  readonly silentNodes: number
 }
 
 export interface NodeHoldingsOptions {
@@ -206,6 +218,23 @@ export class NodeHoldings implements Holders {
     return { state: has ? 'live' : 'lacking', svids }
   }
 
+  /** Who breaks first without the server: by what nodes say, and by what was given to those that say nothing. */
+  firstBreak(): FirstBreak {
+    const nowSeconds = this.#nowSeconds()
+    let first = { expiresAtSeconds: 0, agentId: '' }
+    let silentNodes = 0
+    for (const { agentId } of this.#valid()) {
+      const holding = this.#holdings.get(agentId)
+      if (holding?.report === undefined) silentNodes += 1
+      for (const expiresAtSeconds of workloadExpiries(holding)) {
+        if (expiresAtSeconds <= nowSeconds) continue
+        if (first.expiresAtSeconds !== 0 && expiresAtSeconds >= first.expiresAtSeconds) continue
+        first = { expiresAtSeconds, agentId }
+      }
+    }
+    return { ...first, silentNodes }
+  }
+
   dependents({
     authorityId,
     sinceSeconds,
@@ -345,6 +374,13 @@ export class NodeHoldings implements Holders {
 
   #nowSeconds(): number {
     return Math.floor(this.#options.clock.now().epochMilliseconds / 1000)
+  }
+}
+
+function* workloadExpiries(holding: Holding | undefined): Generator<number> {
+  if (holding?.report !== undefined) yield holding.report.firstExpirySeconds
+  for (const { entryId, expiresAtSeconds } of holding?.handedOut.values() ?? []) {
+    if (entryId !== '') yield expiresAtSeconds
   }
 }
 

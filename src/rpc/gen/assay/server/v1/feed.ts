@@ -53,6 +53,8 @@ export interface ReportRequest {
   bundleSequenceNumber: bigint;
   /** The X.509 authorities that signed what the agent holds: its own SVID and those it gives to workloads. */
   authorities: AuthorityUse[];
+  /** When the first of the X.509-SVIDs that the agent holds for workloads expires, Unix time; zero: there is none. */
+  firstExpiresAt: number;
 }
 
 export interface AuthorityUse {
@@ -368,7 +370,7 @@ export const Update: MessageFns<Update> = {
 };
 
 function createBaseReportRequest(): ReportRequest {
-  return { bundleSequenceNumber: 0n, authorities: [] };
+  return { bundleSequenceNumber: 0n, authorities: [], firstExpiresAt: 0 };
 }
 
 export const ReportRequest: MessageFns<ReportRequest> = {
@@ -381,6 +383,12 @@ export const ReportRequest: MessageFns<ReportRequest> = {
     }
     for (const v of message.authorities) {
       AuthorityUse.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.firstExpiresAt !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.firstExpiresAt)) !== BigInt(message.firstExpiresAt)) {
+        throw new globalThis.Error("value provided for field BigInt(message.firstExpiresAt) of type int64 too large");
+      }
+      writer.uint32(24).int64(BigInt(message.firstExpiresAt));
     }
     return writer;
   },
@@ -414,6 +422,14 @@ export const ReportRequest: MessageFns<ReportRequest> = {
             message.authorities.push(AuthorityUse.decode(reader, reader.uint32()));
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.firstExpiresAt = longToNumber(reader.int64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -434,6 +450,9 @@ export const ReportRequest: MessageFns<ReportRequest> = {
     if (message.authorities !== undefined) {
       obj.authorities = message.authorities.map((e) => AuthorityUse.toJSON(e));
     }
+    if (message.firstExpiresAt !== undefined) {
+      obj.first_expires_at = globalThis.String(message.firstExpiresAt);
+    }
     return obj;
   },
 
@@ -446,6 +465,7 @@ export const ReportRequest: MessageFns<ReportRequest> = {
       ? BigInt(object.bundleSequenceNumber)
       : 0n;
     message.authorities = object.authorities?.map((e) => AuthorityUse.fromPartial(e)) || [];
+    message.firstExpiresAt = object.firstExpiresAt ?? 0;
     return message;
   },
 };

@@ -34,6 +34,17 @@ export interface ServerOverview {
   /** The X.509 authority that signed the server's own SVID, as the local authority service names it; empty: none. */
   serverSvidAuthorityId: string;
   pq: PqProgress | undefined;
+  firstBreak: FirstBreak | undefined;
+}
+
+/** The first X.509-SVID of a workload to expire while nobody renews any. */
+export interface FirstBreak {
+  /** Unix time, as far as nodes have said or are known to have been given; zero: none is known. */
+  expiresAt: number;
+  /** The node that holds it. */
+  agentId: string;
+  /** Nodes with a valid SVID that have not said what they hold. */
+  silentNodes: number;
 }
 
 /** How far live nodes have moved to post-quantum cryptography. */
@@ -148,6 +159,7 @@ function createBaseServerOverview(): ServerOverview {
     wentBack: undefined,
     serverSvidAuthorityId: "",
     pq: undefined,
+    firstBreak: undefined,
   };
 }
 
@@ -224,6 +236,9 @@ export const ServerOverview: MessageFns<ServerOverview> = {
     }
     if (message.pq !== undefined) {
       PqProgress.encode(message.pq, writer.uint32(130).fork()).join();
+    }
+    if (message.firstBreak !== undefined) {
+      FirstBreak.encode(message.firstBreak, writer.uint32(138).fork()).join();
     }
     return writer;
   },
@@ -369,6 +384,14 @@ export const ServerOverview: MessageFns<ServerOverview> = {
             message.pq = PqProgress.decode(reader, reader.uint32());
             continue;
           }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.firstBreak = FirstBreak.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -431,6 +454,9 @@ export const ServerOverview: MessageFns<ServerOverview> = {
     if (message.pq !== undefined) {
       obj.pq = PqProgress.toJSON(message.pq);
     }
+    if (message.firstBreak !== undefined) {
+      obj.first_break = FirstBreak.toJSON(message.firstBreak);
+    }
     return obj;
   },
 
@@ -459,6 +485,105 @@ export const ServerOverview: MessageFns<ServerOverview> = {
       : undefined;
     message.serverSvidAuthorityId = object.serverSvidAuthorityId ?? "";
     message.pq = (object.pq !== undefined && object.pq !== null) ? PqProgress.fromPartial(object.pq) : undefined;
+    message.firstBreak = (object.firstBreak !== undefined && object.firstBreak !== null)
+      ? FirstBreak.fromPartial(object.firstBreak)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseFirstBreak(): FirstBreak {
+  return { expiresAt: 0, agentId: "", silentNodes: 0 };
+}
+
+export const FirstBreak: MessageFns<FirstBreak> = {
+  encode(message: FirstBreak, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.expiresAt !== 0) {
+      if (BigInt.asIntN(64, BigInt(message.expiresAt)) !== BigInt(message.expiresAt)) {
+        throw new globalThis.Error("value provided for field BigInt(message.expiresAt) of type int64 too large");
+      }
+      writer.uint32(8).int64(BigInt(message.expiresAt));
+    }
+    if (message.agentId !== "") {
+      writer.uint32(18).string(message.agentId);
+    }
+    if (message.silentNodes !== 0) {
+      writer.uint32(24).uint32(message.silentNodes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FirstBreak {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFirstBreak();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.expiresAt = longToNumber(reader.int64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.agentId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.silentNodes = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  toJSON(message: FirstBreak): unknown {
+    const obj: any = {};
+    if (message.expiresAt !== undefined) {
+      obj.expires_at = globalThis.String(message.expiresAt);
+    }
+    if (message.agentId !== undefined) {
+      obj.agent_id = message.agentId;
+    }
+    if (message.silentNodes !== undefined) {
+      obj.silent_nodes = Math.round(message.silentNodes);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<FirstBreak>, I>>(base?: I): FirstBreak {
+    return FirstBreak.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FirstBreak>, I>>(object: I): FirstBreak {
+    const message = createBaseFirstBreak();
+    message.expiresAt = object.expiresAt ?? 0;
+    message.agentId = object.agentId ?? "";
+    message.silentNodes = object.silentNodes ?? 0;
     return message;
   },
 };
