@@ -1,15 +1,27 @@
 // The signer as a service of its own, which the server reaches over a socket and cannot kill: what the other files here
 // show of a signer that the server starts, as far as the socket can make a difference.
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
 import process from 'node:process'
 import { test } from 'node:test'
 import { SystemClock } from '#base/clock.ts'
 import { silentLog } from '#base/log.ts'
 import { SystemRandom } from '#base/random.ts'
 import { HsmClient } from '#hsm/client.ts'
+import { FrameReader, FrameWriter } from '#hsm/frame.ts'
+import { labelPrefixOf } from '#hsm/label-prefix.ts'
+import {
+  encodeMessage,
+  encodeSealRequest,
+  frameKind,
+  type OpenRequest,
+  parseSignerEvent,
+} from '#hsm/protocol.ts'
 import { ownSigner } from '#hsm/signer-command.ts'
 import type { SignerStart } from '#hsm/signer-link.ts'
+import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { type FaultyHsm, newFaultyHsm } from '../support/faulty-hsm.ts'
 import { type SignerService, startSignerService } from '../support/signer-service.ts'
 import { SigningLoad, until } from '../support/signing-load.ts'
@@ -33,6 +45,8 @@ async function newServed(pinFile?: string): Promise<{
   }
   return { hsm, service, [Symbol.asyncDispose]: dispose }
 }
+
+const labelPrefix = labelPrefixOf(parseTrustDomain('example.org'))
 
 const signTimeout = Temporal.Duration.from({ seconds: 1 })
 const isGone = (pid: number) => {
@@ -229,4 +243,84 @@ test('a socket that nobody listens at is waited for', async () => {
     token: `module: ${hsm.module}, token_label: ${tokenLabel}, pin_file: ${pinFile}`,
   })
   await until('ok', () => server.status().state === 'ok')
+})
+
+/** A server that was taken over: it says what it likes. */
+async function attack({
+  hsm,
+  service,
+}: {
+  readonly hsm: FaultyHsm
+  readonly service: SignerService
+}) {
+  const socket = connect(service.socketPath)
+  const frames = new FrameWriter((bytes) => socket.write(bytes))
+  const reader = new FrameReader()
+  const state = { isReady: false, answers: 0 }
+  socket.on('data', (chunk: Uint8Array) => {
+    for (const { kind, body } of reader.read(chunk)) {
+      if (kind !== frameKind.event) state.answers += 1
+      else state.isReady ||= parseSignerEvent(body).state === 'ready'
+    }
+  })
+  const { module, token } = hsm
+  const open: OpenRequest = {
+    ...{ module, tokenLabel: token.tokenLabel, tokenSerial: undefined, sessions: 4 },
+    ...{ pinFile: '', pinIsCredential: false, spendFinalTry: false, labelPrefix },
+  }
+  frames.send(frameKind.open, 0, encodeMessage(open))
+  await until('ready', () => state.isReady)
+  return {
+    ...{ frames, socket, state, pid: service.pids()[0] ?? 0 },
+    [Symbol.dispose]: () => void socket.destroy(),
+  }
+}
+
+/** Resolves once it has been the same for a third of a second. */
+async function settled(value: () => unknown): Promise<void> {
+  let last: unknown
+  let looks = 0
+  await until('rest', () => {
+    const now = value()
+    looks = now === last ? looks + 1 : 0
+    last = now
+    return looks > 60
+  })
+}
+
+/** The time that a process has used. */
+const processTime = (pid: number): string =>
+  readFileSync(`/proc/${pid}/stat`, 'latin1').split(' ').slice(13, 15).join()
+
+test('a signer does not read a server that does not read, and answers once it does', async () => {
+  await using served = await newServed()
+  using server = await attack(served)
+  server.socket.pause()
+  const asked = 100_000
+  for (let id = 0; id < asked; id++) server.frames.send(99, id)
+  await settled(() => processTime(server.pid))
+  assert.ok(server.socket.writableLength > 0, 'all answers are in its memory')
+  server.socket.resume()
+  await until('all answers', () => server.state.answers === asked)
+})
+
+test('a signer does not read more requests than it could keep', async () => {
+  await using served = await newServed()
+  using server = await attack(served)
+  const generate = (id: number): void =>
+    server.frames.send(
+      frameKind.generate,
+      id,
+      encodeMessage({ label: `${labelPrefix}${id}`, type: 'rsa-3072' }),
+    )
+  for (let id = 0; id < 12; id++) generate(id)
+  const label = labelPrefix
+  const large = encodeSealRequest({
+    label,
+    context: new Uint8Array(700_000),
+    data: new Uint8Array(),
+  })
+  for (let id = 0; id < 16; id++) server.frames.send(frameKind.seal, id, large)
+  await settled(() => server.socket.writableLength)
+  assert.ok(server.socket.writableLength > 0, 'all requests are in its memory')
 })
