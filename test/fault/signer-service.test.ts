@@ -187,13 +187,15 @@ test('a server cannot destroy the key of the CA above it, nor make one, behind a
   // As a ceremony makes it.
   await using ceremony = await openAs('ca-1', { command: ownSigner(), environment })
   await ceremony.generateKey('ca-1', 'ec-p256')
+  await ceremony.generateKey('ca-10', 'ec-p256')
   await using server = await openAs('ca-1', { socketPath: service.socketPath })
   const key = server.keys.get('ca-1')
   assert.ok(key !== undefined)
+  assert.deepEqual([...server.keys.keys()], ['ca-1'], 'a key whose label goes on is another CA')
   await server.sign(key, Uint8Array.of(1))
   const refused = { code: 'invalid-argument', message: /sign, and nothing else/ }
   await assert.rejects(server.destroyKey('ca-1'), refused)
-  await assert.rejects(server.generateKey('ca-10', 'ec-p256'), refused)
+  await assert.rejects(server.generateKey('ca-11', 'ec-p256'), refused)
   await assert.rejects(
     server.seal('ca-1seal', { context: new Uint8Array(), data: Uint8Array.of(1) }),
     refused,

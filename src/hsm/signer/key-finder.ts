@@ -39,11 +39,11 @@ const maxObjects = 10_000
  */
 export class KeyFinder {
   readonly #cryptoki: Cryptoki
-  readonly #labelPrefix: string
+  readonly #isOurs: (label: string) => boolean
 
-  constructor(cryptoki: Cryptoki, labelPrefix: string) {
+  constructor(cryptoki: Cryptoki, isOurs: (label: string) => boolean) {
     this.#cryptoki = cryptoki
-    this.#labelPrefix = labelPrefix
+    this.#isOurs = isOurs
   }
 
   /** Every label of ours on the token. */
@@ -56,7 +56,7 @@ export class KeyFinder {
       ]
       for (const object of this.#cryptoki.find(session, template, maxObjects)) {
         const label = this.#labelOf(session, object)
-        if (label?.startsWith(this.#labelPrefix)) labels.add(label)
+        if (label !== undefined && this.#isOurs(label)) labels.add(label)
       }
     }
     const found: FoundKey[] = []

@@ -29,7 +29,7 @@ const maxOpenAttempts = 60
 
 /** A token that is opened. */
 export interface PermittedToken extends OpenRequest {
-  /** Its keys are used, and nothing on it is made, destroyed or sealed. */
+  /** The keys whose whole label is `labelPrefix` are used, and nothing on it is made, destroyed or sealed. */
   readonly isForSigningAlone?: boolean
 }
 
@@ -178,7 +178,7 @@ export class Signer {
     await this.#openUntilReady(this.#request)
   }
 
-  async #openUntilReady(request: OpenRequest): Promise<void> {
+  async #openUntilReady(request: PermittedToken): Promise<void> {
     for (let attempt = 1; attempt <= maxOpenAttempts; attempt++) {
       try {
         this.#cryptoki ??= loadModule(request.module)
@@ -216,11 +216,15 @@ export class Signer {
     this.#hasJustOpened = false
   }
 
-  async #openOnce(cryptoki: Cryptoki, request: OpenRequest): Promise<void> {
+  async #openOnce(cryptoki: Cryptoki, request: PermittedToken): Promise<void> {
     const token = await Token.open(cryptoki, request, {
       random: this.#deps.random,
       deadlines: this.#deadlines,
       nextRef: () => ++this.#lastRef,
+      isOurs: (label) =>
+        request.isForSigningAlone === true
+          ? label === request.labelPrefix
+          : label.startsWith(request.labelPrefix),
       announceLogin: async (pinVersion) => {
         this.#tell({ state: 'logging-in', pinVersion })
         await nextTurn()

@@ -41,6 +41,8 @@ export interface TokenDeps {
   readonly deadlines: Deadlines
   /** Numbers keys; never gives the same number twice in one process. */
   readonly nextRef: () => number
+  /** Whether keys of this label are used. */
+  readonly isOurs: (label: string) => boolean
   /** Tells the server that the PIN is about to be sent; settles once that has left. */
   readonly announceLogin: (pinVersion: string) => Promise<void>
 }
@@ -115,7 +117,7 @@ export class Token {
     this.info = opened.info
     this.#deps = opened.deps
     this.#pool = new SessionPool(opened.sessions, queueLimits, opened.deps.deadlines)
-    this.#finder = new KeyFinder(cryptoki, opened.request.labelPrefix)
+    this.#finder = new KeyFinder(cryptoki, opened.deps.isOurs)
     this.#sealing = new SealingKey(cryptoki, opened.deps.random)
   }
 
