@@ -238,12 +238,16 @@ test('Report is refused where it says more than there can be, and to who is no a
     [[{ ...use, authorityId: '' }], /not lower-case hex/],
     [[{ ...use, authorityId: 'AB' }], /not lower-case hex/],
     [[{ ...use, authorityId: 'a'.repeat(129) }], /not lower-case hex/],
+    [[{ ...use, expiresAt: -1 }], /no SVID expires at -1/],
+    [[{ ...use, expiresAt: 253_402_300_800 }], /no SVID expires at 253402300800/],
   ] as const) {
     await assert.rejects(feed.report({ bundleSequenceNumber: 1n, authorities }), {
       code: 'invalid-argument',
       message,
     })
   }
+  const { MAX_SAFE_INTEGER: never } = Number
+  await assert.rejects(feed.report({ firstExpiresAt: never }), { code: 'invalid-argument' })
   const workload = live.connect(await live.mint('/workload'))
   for (const connection of [workload, live.connect(), live.local]) {
     await assert.rejects(connection.client(FeedDefinition).report({ bundleSequenceNumber: 1n }), {

@@ -95,8 +95,13 @@ export function newFeedService(dependencies: FeedServiceDependencies) {
 /** More authorities than a trust domain has in its bundle, and more SVIDs than one node holds. */
 const maxAuthorities = 256
 const maxSvids = 1_000_000
+/** The last second that a certificate can name (RFC 5280 §4.1.2.5). */
+const maxSeconds = 253_402_300_799
 
-/** @throws AssayError `invalid-argument` for more authorities or SVIDs than there can be, or one without a name. */
+/**
+ * @throws AssayError `invalid-argument` for more authorities or SVIDs than there can be, one without a name, or a time
+ * at which nothing can expire.
+ */
 function parseReport({
   bundleSequenceNumber,
   authorities,
@@ -105,6 +110,7 @@ function parseReport({
   if (authorities.length > maxAuthorities) {
     throw malformed('report', `more than ${maxAuthorities} authorities`)
   }
+  checkExpiry(firstExpiresAt)
   return {
     bundleSequenceNumber,
     firstExpirySeconds: firstExpiresAt,
@@ -113,9 +119,16 @@ function parseReport({
         throw malformed('report', 'an authority id is not lower-case hex')
       }
       if (svids > maxSvids) throw malformed('report', `more than ${maxSvids} SVIDs`)
+      checkExpiry(expiresAt)
       return { authorityId, svids, expiresAtSeconds: expiresAt }
     }),
   }
+}
+
+/** What is no time could not be shown to those who ask. */
+function checkExpiry(seconds: number): void {
+  if (seconds >= 0 && seconds <= maxSeconds) return
+  throw malformed('report', `no SVID expires at ${seconds}`)
 }
 
 /** What an agent has, or is to have. */
