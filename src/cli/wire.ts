@@ -109,11 +109,13 @@ export function agentRecord(agent: Agent) {
 
 /** What an agent says about itself as `--json` prints it. */
 export const agentStatusRecord = (status: AgentStatus) => ({
+  version: status.version || undefined,
   state: status.state,
   detail: status.detail,
   agent_id: status.agentId,
   agent_svid_expires_at: timeValue(status.agentSvidExpiresAt),
   last_sync_at: timeValue(status.lastSyncAt),
+  clock_offset_ms: status.clockOffsetMs,
   // 64 bits: not a number in JSON.
   revision: String(status.revision),
   node_attestor: status.nodeAttestor,
@@ -135,6 +137,13 @@ export const agentStatusRecord = (status: AgentStatus) => ({
     expires_at: timeValue(expiresAt),
   })),
 })
+
+/** By how much the clocks of an agent and its server differ, for people; empty while it is not known. */
+export function clockText({ clockOffsetMs }: AgentStatus): string {
+  if (clockOffsetMs === undefined) return ''
+  const side = clockOffsetMs < 0 ? 'behind' : 'ahead of'
+  return `the server's clock is ${Math.abs(clockOffsetMs)} ms ${side} this one`
+}
 
 /** Of an agent and its server, for people; empty while there is no connection. */
 export function agentPqText({ keyAgreement, serverPq, agentSvidPq }: AgentStatus): string {

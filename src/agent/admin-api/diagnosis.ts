@@ -1,4 +1,5 @@
 import { AssayError } from '#base/errors.ts'
+import { version } from '#base/version.ts'
 import { parseCertificate } from '#pki/certificate.ts'
 import { altSignature } from '#pq-crypto/alternative-signature.ts'
 import type { CallContext } from '#rpc/call.ts'
@@ -153,6 +154,9 @@ function statusMessage(of: DiagnosisDependencies): Status {
     keyAgreement: status.keyAgreement ?? '',
     serverPq: status.serverPq ?? '',
     agentSvidPq: signedWithOf(status.agentSvid),
+    version,
+    clockOffsetMs:
+      status.clockOffsetMs === undefined ? undefined : Math.round(status.clockOffsetMs),
   }
 }
 

@@ -8,7 +8,7 @@ import { AssayError, messageOf } from '#base/errors.ts'
 import { version } from '#base/version.ts'
 import { describe, parseCertificate } from '#pki/certificate.ts'
 import { connectUnix } from '#rpc/client.ts'
-import { DiagnosisDefinition } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
+import { DiagnosisDefinition, type Status } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
 import { offeredGroups, peerChain } from '#rpc/tls.ts'
 import { type Bundle, bundleFromPem } from '#spiffe/bundle.ts'
 import { parseBundle } from '#spiffe/bundle-json.ts'
@@ -18,6 +18,7 @@ import { loadTpmDescription } from '#tpm/device/description.ts'
 import { type DeviceProblem, deviceProblems } from '#tpm/device/problems.ts'
 import { type CommandContext, nowSeconds } from '../command.ts'
 import { timeText } from '../print.ts'
+import { clockText } from '../wire.ts'
 import { type Check, type Finding, problem, warning, well } from './finding.ts'
 import {
   clockFindings,
@@ -223,11 +224,28 @@ async function agentFindings(
   if ((await socketFindings('agent', path, 'assay-agent')).state !== 'answers') return []
   using connection = connectUnix(path, { clock })
   const status = await connection.client(DiagnosisDefinition).getStatus({}, { signal })
-  if (status.state === 'ready') return well('agent', `${status.agentId} is ready`)
+  const older = runsOlder(status.version)
+  if (status.state === 'ready') return [...well('agent', readyText(status)), ...older]
   return [
+    ...older,
     problem('agent', `it is ${status.state}: ${status.detail || 'it has just begun'}`, {
       why: 'workloads get what it holds already, and nothing new',
       remedy: 'troubleshooting.md has the reason; the log: journalctl -u assay-agent',
+    }),
+  ]
+}
+
+function readyText(status: Status): string {
+  return [`${status.agentId} is ready`, clockText(status)].filter((text) => text !== '').join('; ')
+}
+
+/** Says that the agent was not restarted after an upgrade. */
+export function runsOlder(running: string): readonly Finding[] {
+  if (running === version || running === '') return []
+  return [
+    warning('agent', `the agent that runs is ${running}, and ${version} is installed`, {
+      why: 'it was not restarted after an upgrade',
+      remedy: 'systemctl restart assay-agent: workloads keep what they have, and their calls wait',
     }),
   ]
 }

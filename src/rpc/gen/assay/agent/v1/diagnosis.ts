@@ -102,6 +102,10 @@ export interface Status {
   serverPq: string;
   /** Whether the agent's own SVID has an alternative signature: ml-dsa-44. Empty: none. */
   agentSvidPq: string;
+  /** Of the agent that runs. */
+  version: string;
+  /** By how many milliseconds the server's clock is ahead of the node's; absent: not known yet. */
+  clockOffsetMs?: number | undefined;
 }
 
 export interface AuthorityUse {
@@ -939,6 +943,8 @@ function createBaseStatus(): Status {
     keyAgreement: "",
     serverPq: "",
     agentSvidPq: "",
+    version: "",
+    clockOffsetMs: undefined,
   };
 }
 
@@ -1019,6 +1025,12 @@ export const Status: MessageFns<Status> = {
     }
     if (message.agentSvidPq !== "") {
       writer.uint32(154).string(message.agentSvidPq);
+    }
+    if (message.version !== "") {
+      writer.uint32(162).string(message.version);
+    }
+    if (message.clockOffsetMs !== undefined) {
+      writer.uint32(169).double(message.clockOffsetMs);
     }
     return writer;
   },
@@ -1188,6 +1200,22 @@ export const Status: MessageFns<Status> = {
             message.agentSvidPq = reader.string();
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.version = reader.string();
+            continue;
+          }
+          case 21: {
+            if (tag !== 169) {
+              break;
+            }
+
+            message.clockOffsetMs = reader.double();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1259,6 +1287,12 @@ export const Status: MessageFns<Status> = {
     if (message.agentSvidPq !== undefined) {
       obj.agent_svid_pq = message.agentSvidPq;
     }
+    if (message.version !== undefined) {
+      obj.version = message.version;
+    }
+    if (message.clockOffsetMs !== undefined) {
+      obj.clock_offset_ms = floatToJson(message.clockOffsetMs);
+    }
     return obj;
   },
 
@@ -1291,6 +1325,8 @@ export const Status: MessageFns<Status> = {
     message.keyAgreement = object.keyAgreement ?? "";
     message.serverPq = object.serverPq ?? "";
     message.agentSvidPq = object.agentSvidPq ?? "";
+    message.version = object.version ?? "";
+    message.clockOffsetMs = object.clockOffsetMs ?? undefined;
     return message;
   },
 };
@@ -1440,6 +1476,10 @@ export const DiagnosisDefinition = {
     },
   },
 } as const;
+
+function floatToJson(value: number | null | undefined): number | string | null | undefined {
+  return typeof value === "number" && !globalThis.Number.isFinite(value) ? globalThis.String(value) : value;
+}
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
