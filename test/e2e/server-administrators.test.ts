@@ -257,6 +257,44 @@ test('a right to entries makes nobody an administrator', async () => {
   )
 })
 
+test('nobody but who has all rights makes a node serve who has rights', async () => {
+  const agent = await live.attest()
+  const group = parseSpiffeId('spiffe://example.org/web/operators')
+  const named = await live.createEntry({ parent: group, path: '/web/root' })
+  const more = { admin: true }
+  const flagged = await live.createEntry({ parent: group, path: '/web/operator', more })
+  // Not a parent of them itself, and only until the entry is moved.
+  const harmless = await live.createEntry({ parent: agent.id, path: '/web/harmless' })
+  const alias = entry(idOf(group).path, { parentId: idOf(agent.id) })
+  const above = entry('/web/above', { parentId: idOf(agent.id) })
+  await live.createEntry({
+    parent: parseSpiffeId('spiffe://example.org/web/above'),
+    path: '/web/operators',
+  })
+  for (const name of ['entries', 'web']) {
+    const connection = await as(name)
+    const client = connection.client(EntryDefinition)
+    for (const given of [alias, above]) {
+      refused(await client.batchCreateEntry({ entries: [given] }), /serves it could serve those/)
+    }
+    const moved = { ...alias, id: harmless.id }
+    const inputMask = { spiffeId: true }
+    refused(await client.batchUpdateEntry({ entries: [moved], inputMask }), /could serve those/)
+  }
+  const token = web.client(AgentDefinition).createJoinToken({ ttl: 60, agentId: idOf(group) })
+  await assert.rejects(token, { reason: 'needs-all-rights' })
+  const served = await agent.connection.client(EntryDefinition).getAuthorizedEntries({})
+  assert.deepEqual(
+    served.entries.map(({ id }) => id),
+    [harmless.id],
+  )
+  const all = live.connect(await live.mint('/web/root')).client(EntryDefinition)
+  const { results } = await all.batchCreateEntry({ entries: [alias] })
+  assert.equal(results[0]?.status?.code, 0)
+  const ids = (await agent.connection.client(EntryDefinition).getAuthorizedEntries({})).entries
+  for (const { id } of [named, flagged]) assert.ok(ids.some((one) => one.id === id))
+})
+
 test('agents are seen, banned and evicted inside of the prefixes only', async () => {
   const client = (await as('agents')).client(AgentDefinition)
   const of = async (path: string) => {

@@ -230,12 +230,11 @@ test('nobody makes a second administrator of themselves', async () => {
   await alice.svids.mintJWTSVID({ id: at('/plain'), audience: ['a'] })
 
   // Who has not all rights may not agree to it, and is not asked.
-  const id = await waits(
-    alice.entries.batchCreateEntry({ entries: [entry('/z', { admin: true })] }),
-  )
+  const operator = entry('/z', { admin: true, parentId: at('/nodes') })
+  const id = await waits(alice.entries.batchCreateEntry({ entries: [operator] }))
   await assert.rejects(as('entries').approvals.approve({ id }), { reason: 'needs-all-rights' })
   await bob.approvals.approve({ id })
-  const made = await alice.entries.batchCreateEntry({ entries: [entry('/z', { admin: true })] })
+  const made = await alice.entries.batchCreateEntry({ entries: [operator] })
   const admin = made.results[0]?.entry?.id ?? ''
   assert.notEqual(admin, '')
   await waits(
@@ -245,6 +244,15 @@ test('nobody makes a second administrator of themselves', async () => {
     }),
   )
   await waits(alice.entries.batchDeleteEntry({ ids: [admin] }))
+  // A node of hers that serves its parent would serve it too, and she would be two.
+  const moved = { entries: [{ id: plain, spiffeId: at('/nodes') }], inputMask: { spiffeId: true } }
+  for (const call of [
+    () => alice.entries.batchCreateEntry({ entries: [entry('/nodes', {})] }),
+    () => alice.entries.batchUpdateEntry(moved),
+    () => alice.agents.createJoinToken({ ttl: 60, agentId: at('/nodes') }),
+  ]) {
+    await alice.approvals.deny({ id: await waits(call()) })
+  }
 })
 
 test('one approval lets a rotation be carried on until it is done', async () => {

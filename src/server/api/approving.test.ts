@@ -20,7 +20,11 @@ function begin(needed: NeededApprovals) {
   const approvals = new Approvals({ clock: new FakeClock(), random: new SystemRandom() })
   const privileged = new Set<string>()
   const judge = new RequestJudge({
-    guard: { isPrivileged: (of) => privileged.has(of), isAdministering: () => false },
+    guard: {
+      isPrivileged: (of) => privileged.has(of),
+      isAbovePrivileged: () => false,
+      isAdministering: () => false,
+    },
     datastore: { entry: async () => undefined, node: async () => undefined },
   })
   const intercept = approving({ approvals, needed, judge })

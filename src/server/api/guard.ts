@@ -60,14 +60,20 @@ export class Guard {
   }
 
   /**
-   * An entry as it is to be. Who is kept to some IDs may not give a node one that has others below it, either: the
-   * node could then serve those.
+   * An entry as it is to be. Who is kept to some IDs may not give a node one that has others below it, either, nor who
+   * has not all rights one that has administrators below it: the node could then serve those.
    *
    * @throws AssayError `permission-denied`.
    */
   checkWritten(context: CallContext, entry: RegistrationEntry): void {
     this.checkId(context, entry.spiffeId)
     this.#checkFlags(context, entry)
+    if (!this.#mayGiveRights(context) && this.isAbovePrivileged(entry.spiffeId)) {
+      this.checkAll(
+        context,
+        `entries that give rights are below ${entry.spiffeId}, so that whoever serves it could serve those`,
+      )
+    }
     const prefixes = prefixesOf(context)
     if (prefixes === undefined) return
     const beyond = this.#entries
@@ -89,9 +95,9 @@ export class Guard {
 
   /** For what gives rights to somebody; `why` says how. @throws AssayError `permission-denied`. */
   checkAll(context: CallContext, why: string): void {
+    if (this.#mayGiveRights(context)) return
     const rights = rightsOf(context)
     if (rights.areAll) {
-      if (!this.#needsApproval || isApproved(context)) return
       // It was not so when the call began, or it would have been asked for.
       throw new AssayError('failed-precondition', `cannot go on: ${why}; run this again`, {
         reason: 'approval-required',
@@ -112,9 +118,18 @@ export class Guard {
     )
   }
 
+  /** Whether a node that serves this ID could serve one that has rights. */
+  isAbovePrivileged(id: SpiffeId): boolean {
+    return this.#entries.entriesBelow(id).some(({ spiffeId }) => this.isPrivileged(spiffeId))
+  }
+
   /** Whether another trust domain has IDs that administer here. */
   isAdministering(trustDomain: TrustDomain): boolean {
     return [...this.#administrators.ids].some((id) => trustDomainOf(id) === trustDomain)
+  }
+
+  #mayGiveRights(context: CallContext): boolean {
+    return rightsOf(context).areAll && (!this.#needsApproval || isApproved(context))
   }
 
   #checkFlags(context: CallContext, entry: RegistrationEntry): void {

@@ -11,13 +11,15 @@ interface IdMessage {
   readonly path: string
 }
 
+type Judged = Pick<Guard, 'isPrivileged' | 'isAbovePrivileged' | 'isAdministering'>
+
 /** What can be told of a request before its handler runs. The guard looks again when it is done. */
 export class RequestJudge {
-  readonly #guard: Pick<Guard, 'isPrivileged' | 'isAdministering'>
+  readonly #guard: Judged
   readonly #datastore: Pick<Datastore, 'entry' | 'node'>
 
   constructor(dependencies: {
-    readonly guard: Pick<Guard, 'isPrivileged' | 'isAdministering'>
+    readonly guard: Judged
     readonly datastore: Pick<Datastore, 'entry' | 'node'>
   }) {
     this.#guard = dependencies.guard
@@ -51,7 +53,7 @@ export class RequestJudge {
           readonly agentId?: IdMessage
           readonly token: string
         }
-        return token !== '' || this.#isPrivileged(agentId)
+        return token !== '' || this.#givesRightsTo(agentId)
       }
       case '/spire.api.server.svid.v1.SVID/MintJWTSVID':
         return this.#isPrivileged((request as { readonly id?: IdMessage }).id)
@@ -78,7 +80,7 @@ export class RequestJudge {
     if (method !== '/spire.api.server.agent.v1.Agent/DeleteAgent') return undefined
     const { id } = request as { readonly id?: IdMessage }
     if (id === undefined) return undefined
-    const node = await this.#datastore.node(`spiffe://${id.trustDomain}${id.path}` as SpiffeId)
+    const node = await this.#datastore.node(asId(id))
     return node !== undefined && isBanned(node) ? 'inventory' : undefined
   }
 
@@ -95,21 +97,25 @@ export class RequestJudge {
 
   async #ofEntries(entries: readonly EntryMessage[]): Promise<boolean> {
     for (const { id, admin, downstream, spiffeId } of entries) {
-      if (admin === true || downstream === true || this.#isPrivileged(spiffeId)) return true
+      if (admin === true || downstream === true || this.#givesRightsTo(spiffeId)) return true
       const stored = id === undefined || id === '' ? undefined : await this.#datastore.entry(id)
       if (stored === undefined) continue
-      if (stored.admin || stored.downstream || this.#guard.isPrivileged(stored.spiffeId))
-        return true
+      if (stored.admin || stored.downstream || this.#givesRights(stored.spiffeId)) return true
     }
     return false
   }
 
-  /** What is not well-formed is nobody's ID, and is refused by the handler. */
   #isPrivileged(id: IdMessage | undefined): boolean {
-    return (
-      id !== undefined &&
-      this.#guard.isPrivileged(`spiffe://${id.trustDomain}${id.path}` as SpiffeId)
-    )
+    return id !== undefined && this.#guard.isPrivileged(asId(id))
+  }
+
+  #givesRightsTo(id: IdMessage | undefined): boolean {
+    return id !== undefined && this.#givesRights(asId(id))
+  }
+
+  /** To who gets an SVID of this ID by an entry, or serves what is below it. */
+  #givesRights(id: SpiffeId): boolean {
+    return this.#guard.isPrivileged(id) || this.#guard.isAbovePrivileged(id)
   }
 }
 
@@ -119,6 +125,10 @@ interface EntryMessage {
   readonly downstream?: boolean
   readonly spiffeId?: IdMessage | undefined
 }
+
+/** What is not well-formed is nobody's ID, and is refused by the handler. */
+const asId = ({ trustDomain, path }: IdMessage): SpiffeId =>
+  `spiffe://${trustDomain}${path}` as SpiffeId
 
 function urisOf(csr: Uint8Array): readonly string[] {
   try {
