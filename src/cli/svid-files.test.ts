@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict'
-import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  watch,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
@@ -58,6 +68,30 @@ test(
     assert.equal(modeOf(join(folder, 'key.pem')), 0o600)
     assert.equal(readFileSync(join(folder, 'key.pem'), 'utf8'), 'a key')
     assert.equal(modeOf(folder), 0o755)
+  }),
+)
+
+test(
+  'writeSvidFiles() opens no file to others that somebody puts a link to in its place',
+  inFolder(async (folder) => {
+    const secret = join(folder, 'secret')
+    writeFileSync(secret, 'of somebody else', { mode: 0o600 })
+    const directory = join(folder, 'theirs')
+    const path = join(directory, 'svid.pem')
+    await writeSvidFiles(directory, files, { random })
+    let swaps = 0
+    // Whoever owns the directory hears of the new name at once.
+    const watcher = watch(directory, (_event, name) => {
+      if (name !== 'svid.pem') return
+      watcher.close()
+      unlinkSync(path)
+      symlinkSync(secret, path)
+      swaps += 1
+    })
+    await writeSvidFiles(directory, files, { random })
+    watcher.close()
+    assert.equal(swaps, 1)
+    assert.equal(modeOf(secret), 0o600)
   }),
 )
 

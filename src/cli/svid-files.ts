@@ -1,5 +1,6 @@
-import { chmod, mkdir } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { utf8Bytes } from '#base/bytes.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
 import type { Random } from '#base/random.ts'
 import { writeSecretFile } from '#host/secret-file.ts'
@@ -31,8 +32,8 @@ export async function writeSvidFiles(
   const paths: string[] = []
   for (const { name, content, secret } of files) {
     const path = join(directory, name)
-    await writeSecretFile(path, new TextEncoder().encode(content), options)
-    if (secret !== true) await chmod(path, 0o644)
+    const mode = secret === true ? 0o600 : 0o644
+    await writeSecretFile(path, utf8Bytes(content), { ...options, mode })
     paths.push(path)
   }
   return paths

@@ -66,19 +66,20 @@ function refused(path: string, why: string, cause?: unknown): AssayError {
 
 /**
  * Replaces a file by `content`, all or nothing even if the machine loses power: written beside it, synced,
- * renamed, and the folder synced. The new file has mode 0600 whatever the umask.
+ * renamed, and the folder synced. The new file has its mode, 0600 when absent, whatever the umask, and before it has
+ * its name: in a folder of somebody else's the name may lead elsewhere at once.
  */
 export async function writeSecretFile(
   path: string,
   content: Uint8Array,
-  options: { readonly random: Random },
+  { random, mode = 0o600 }: { readonly random: Random; readonly mode?: number },
 ): Promise<void> {
-  const temporary = `${path}.${options.random.bytes(8).toHex()}.tmp`
+  const temporary = `${path}.${random.bytes(8).toHex()}.tmp`
   const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
   try {
     await using file = await open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)
     // A umask takes bits away from the mode of open(2).
-    await file.chmod(0o600)
+    await file.chmod(mode)
     await file.writeFile(content)
     await file.sync()
     await rename(temporary, path)

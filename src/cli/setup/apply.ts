@@ -1,5 +1,5 @@
 import { constants, existsSync } from 'node:fs'
-import { chmod, lstat, mkdir, readFile } from 'node:fs/promises'
+import { lstat, mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { utf8Bytes } from '#base/bytes.ts'
 import { AssayError, messageOf } from '#base/errors.ts'
@@ -42,8 +42,7 @@ export async function place(
   try {
     if (await isPlaced(path, { content, mode })) return false
     await mkdir(dirname(path), { recursive: true, mode: 0o755 })
-    await writeSecretFile(path, content, context)
-    await chmod(path, mode)
+    await writeSecretFile(path, content, { random: context.random, mode })
     return true
   } catch (cause) {
     throw new AssayError('failed-precondition', `cannot write ${path}: ${messageOf(cause)}`, {

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { chown, readdir, rm } from 'node:fs/promises'
+import { lchown, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import process from 'node:process'
 import { utf8Bytes } from '#base/bytes.ts'
@@ -95,7 +95,7 @@ export async function handOver(
   return changed
 }
 
-/** Makes the PIN's file the signer's own, where that is ours to do. */
+/** Makes the PIN's file the signer's own, where that is ours to do; a link to some other file gives nobody that. */
 export async function giveFile(
   context: CommandContext,
   file: string,
@@ -105,7 +105,7 @@ export async function giveFile(
   const user = signerUsers[signer]
   try {
     const { uid, gid } = await loadOwnership(user, undefined)
-    if (uid !== undefined && gid !== undefined) await chown(file, uid, gid)
+    if (uid !== undefined && gid !== undefined) await lchown(file, uid, gid)
   } catch {
     context.note(`there is no user ${user}: chown ${file} to the one that reads it`)
   }
