@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chownSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  chownSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
@@ -62,6 +71,28 @@ test('reload() does not signal for a file that belongs to a third user', {
     message: /belongs to user 65534, and process \d+ to user 0/,
   })
   child.kill()
+})
+
+test('reload() follows no link, which whoever owns the directory could put there', async () => {
+  const child = await signalled('of-another.pid')
+  symlinkSync(at('of-another.pid'), at('link.pid'))
+  await assert.rejects(run('pid_file_name: link.pid\nrenew_signal: SIGUSR1\n'), {
+    reason: 'reload-failed',
+    message: /link\.pid: it is a symbolic link$/,
+  })
+  child.kill()
+  assert.deepEqual(await once(child, 'exit'), [null, 'SIGTERM'])
+})
+
+test('reload() reads a line, and neither waits for a FIFO nor reads a device to its end', async () => {
+  spawnSync('mkfifo', [at('fifo.pid')])
+  await assert.rejects(run('pid_file_name: fifo.pid\n'), /it is not a file$/)
+  await assert.rejects(run('pid_file_name: /dev/zero\n'), /it is not a file$/)
+  const child = await signalled('long.pid')
+  appendFileSync(at('long.pid'), 'x'.repeat(1_000_000))
+  const exited = once(child, 'exit')
+  assert.equal((await run('pid_file_name: long.pid\nrenew_signal: SIGUSR1\n')).done, true)
+  await exited
 })
 
 test('reload() refuses a pid file that names no process', async () => {

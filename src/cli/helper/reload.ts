@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
-import { readFile, stat } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { open, readFile, stat } from 'node:fs/promises'
 import process from 'node:process'
 import { AssayError, messageOf } from '#base/errors.ts'
 import { readStartTime } from '#host/process.ts'
@@ -7,6 +8,8 @@ import type { HelperConfig } from './config.ts'
 
 /** How long a command may take. */
 const maxCommandMs = 60_000
+/** What is read of a pid file: its first line is all that counts. */
+const maxPidFileBytes = 4096
 /** A file is written after its process has started; clocks of files and processes are not the same. */
 const startToleranceSeconds = 2
 
@@ -45,17 +48,11 @@ export async function reload(config: HelperConfig, options: ReloadOptions): Prom
  * number, and one of another user than the file's owner is somebody's trap.
  */
 async function signalProcess(file: string, signal: NodeJS.Signals): Promise<ReloadOutcome> {
-  let text: string
-  let written: { readonly uid: number; readonly mtimeMs: number }
-  try {
-    text = await readFile(file, 'utf8')
-    written = await stat(file)
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') {
-      return { done: false, detail: `${file} is not there: its program does not run` }
-    }
-    throw failed(file, messageOf(cause), cause)
+  const written = await readPidFile(file)
+  if (written === undefined) {
+    return { done: false, detail: `${file} is not there: its program does not run` }
   }
+  const { text } = written
   const [, number] = /^\s*([1-9]\d{0,9})\s*(\n|$)/.exec(text) ?? []
   if (number === undefined) throw failed(file, 'its first line is not the number of a process')
   const pid = Number(number)
@@ -80,6 +77,36 @@ async function signalProcess(file: string, signal: NodeJS.Signals): Promise<Relo
     throw failed(file, `process ${pid}: ${messageOf(cause)}`, cause)
   }
   return { done: true, detail: `sent ${signal} to process ${pid}` }
+}
+
+/** A file as it was when it was read. */
+interface PidFile {
+  readonly text: string
+  readonly uid: number
+  readonly mtimeMs: number
+}
+
+/**
+ * No link at its end is followed: who owns the directory could have it lead to a file that somebody else, whom the helper
+ * trusts, wrote for another process.
+ *
+ * @returns undefined when it is not there.
+ */
+async function readPidFile(file: string): Promise<PidFile | undefined> {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
+  try {
+    // Not blocking: a FIFO of that name must not hang the helper.
+    await using handle = await open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+    const stats = await handle.stat()
+    const { uid, mtimeMs } = stats
+    if (!stats.isFile()) throw new Error('it is not a file')
+    const { buffer, bytesRead } = await handle.read(new Uint8Array(maxPidFileBytes))
+    return { text: new TextDecoder().decode(buffer.subarray(0, bytesRead)), uid, mtimeMs }
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === 'ENOENT') return undefined
+    throw failed(file, code === 'ELOOP' ? 'it is a symbolic link' : messageOf(cause), cause)
+  }
 }
 
 /** Unix time at which a process started. */
