@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import type { Clock } from '#base/clock.ts'
 import type { Random } from '#base/random.ts'
 import { nearest } from '#config/nearest.ts'
+import type { Lines } from './terminal.ts'
 
 /** One option of a command, as help, completion and the parser know it. */
 export interface Option {
@@ -28,10 +29,10 @@ export interface CommandContext {
   /** What follows the verb and is not an option. */
   readonly positionals: readonly string[]
   readonly json: boolean
-  /** Writes one line to standard output. */
-  print(line: string): void
-  /** Writes one line to standard error: notes that must not disturb what a script reads. */
-  note(line: string): void
+  /** Writes to standard output. */
+  print(lines: Lines): void
+  /** Writes to standard error: notes that must not disturb what a script reads. */
+  note(lines: Lines): void
   /** Shows what long work has come to on one line of the terminal, if there is one; empty: nothing. */
   progress(line: string): void
   /** Reads standard input to its end. */
@@ -189,6 +190,11 @@ export function all(context: CommandContext, name: string): readonly string[] {
 /** Whether a switch was given and is not `=false`. */
 export const isOn = (context: CommandContext, name: string): boolean =>
   context.switches.get(name) === true
+
+/** Writes a text of several lines, as a document or PEM blocks; no stranger has a word in it. */
+export function printText({ print }: Pick<CommandContext, 'print'>, text: string): void {
+  print(text.split('\n'))
+}
 
 /**
  * The text of a file that the caller named, or of standard input when that name is `-`.

@@ -10,11 +10,11 @@ import { allCommands, commandsOf, nouns } from './catalog.ts'
 import { type Command, type CommandContext, parseArguments } from './command.ts'
 import { exitStatusOf } from './exit-status.ts'
 import { commandHelp, overview } from './help.ts'
-import { Terminal } from './terminal.ts'
+import { type Lines, Terminal } from './terminal.ts'
 
 const terminal = new Terminal(process.stdout, process.stderr)
-const print = (line: string): void => terminal.print(line)
-const note = (line: string): void => terminal.note(line)
+const print = (lines: Lines): void => terminal.print(lines)
+const note = (lines: Lines): void => terminal.note(lines)
 
 /** Why a command ended before it was done. */
 class Interrupted extends Error {
@@ -97,7 +97,7 @@ async function runCommand(command: Command, args: readonly string[]): Promise<nu
   } catch (thrown) {
     const error = stop.signal.aborted ? stop.signal.reason : thrown
     if (error instanceof Interrupted) return error.status
-    note(errorText(error, json))
+    note(errorLines(error, json))
     return exitStatusOf(error)
   } finally {
     terminal.progress('')
@@ -106,12 +106,12 @@ async function runCommand(command: Command, args: readonly string[]): Promise<nu
   }
 }
 
-function errorText(error: unknown, json: boolean): string {
+function errorLines(error: unknown, json: boolean): readonly string[] {
   const { code, reason } = error instanceof AssayError ? error : {}
   const message = messageOf(error)
-  if (json) return JSON.stringify({ error: message, code, reason })
+  if (json) return [JSON.stringify({ error: message, code, reason })]
   const [first = '', ...rest] = message.split('\n')
-  return [`assay: ${first}${reason ? ` [${reason}]` : ''}`, ...rest].join('\n')
+  return [`assay: ${first}${reason ? ` [${reason}]` : ''}`, ...rest]
 }
 
 async function main(args: readonly string[]): Promise<number> {

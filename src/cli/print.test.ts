@@ -83,11 +83,12 @@ test('count() uses the plural but for one', () => {
   assert.equal(count(2, 'agent'), '2 agents')
 })
 
-test('visible() disarms what drives a terminal and keeps text, tabs and lines', () => {
+test('visible() disarms what drives a terminal or begins a line, and keeps text and tabs', () => {
   assert.equal(visible('\u001b[2J\u0007\r\u0000'), '\\u001b[2J\\u0007\\u000d\\u0000')
   assert.equal(visible('\u009b31m\u007f'), '\\u009b31m\\u007f')
   assert.equal(visible('a\u202eb'), 'a\\u202eb')
-  assert.equal(visible('tab\tline\nzürich ✓ 日本'), 'tab\tline\nzürich ✓ 日本')
+  assert.equal(visible('1.0\nagent\u2028x\u2029'), '1.0\\u000aagent\\u2028x\\u2029')
+  assert.equal(visible('tab\tline zürich ✓ 日本'), 'tab\tline zürich ✓ 日本')
 })
 
 test('visible() leaves JSON what it means', () => {

@@ -84,13 +84,14 @@ export function blocks(groups: readonly (readonly string[])[]): readonly string[
 }
 
 /**
- * Text as it may go to a terminal. Some of what is shown was written by strangers: control characters, with which
- * they could drive the terminal, and marks that reverse the order of letters become escapes (`\u001b`).
+ * A line as it may go to a terminal. Some of what is shown was written by strangers: control characters, with which they
+ * could drive the terminal or begin a line that passes for ours, and marks that reverse the order of letters become
+ * escapes (`\u001b`).
  */
 export function visible(text: string): string {
   return text.replace(
     // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is for
-    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+    /[\u0000-\u0008\u000a-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
   )
 }

@@ -39,6 +39,13 @@ test('Terminal.progress() is cut to the width of the terminal, and cannot drive 
   assert.equal(unknown.written[0]?.length, 79)
 })
 
+test('Terminal.print() writes lines at once, and each as one line', () => {
+  const { terminal, written } = newTerminal({})
+  terminal.print(['one', 'two'])
+  terminal.note('web1  1.0\nweb2  banned')
+  assert.deepEqual(written, ['out:one\ntwo\n', 'web1  1.0\\u000aweb2  banned\n'])
+})
+
 test('Terminal.progress() says nothing where standard error is no terminal', () => {
   const { terminal, written } = newTerminal({})
   terminal.progress('one')

@@ -1,5 +1,8 @@
 import { visible } from './print.ts'
 
+/** One line, or several that are written at once. A line end within one is shown as an escape. */
+export type Lines = string | readonly string[]
+
 /** A stream that may be a terminal. */
 interface Output {
   readonly isTTY?: boolean
@@ -21,14 +24,14 @@ export class Terminal {
     this.#error = error
   }
 
-  /** One line to standard output. */
-  print(line: string): void {
-    this.#between(() => this.#output.write(`${visible(line)}\n`))
+  /** Lines to standard output, at once. */
+  print(lines: Lines): void {
+    this.#between(() => this.#output.write(written(lines)))
   }
 
-  /** One line to standard error. */
-  note(line: string): void {
-    this.#between(() => this.#error.write(`${visible(line)}\n`))
+  /** Lines to standard error, at once. */
+  note(lines: Lines): void {
+    this.#between(() => this.#error.write(written(lines)))
   }
 
   /** What long work has come to, in place of what was said before; empty: nothing. */
@@ -54,6 +57,12 @@ export class Terminal {
     this.#progress = ''
   }
 }
+
+const written = (lines: Lines): string =>
+  [lines]
+    .flat()
+    .map((line) => `${visible(line)}\n`)
+    .join('')
 
 /** `[████······] 4/10`, for a progress line. */
 export function progressBar(done: number, of: number, width = 24): string {

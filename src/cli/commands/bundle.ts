@@ -14,6 +14,7 @@ import {
   isOn,
   type Option,
   optional,
+  printText,
   readNamed,
   required,
   UsageError,
@@ -83,13 +84,13 @@ it; it is for those alone that take post-quantum SVIDs. An agent needs none.`,
         )
       }
       const isDocument = context.json || choice(context, 'format', formats) === 'spiffe'
-      context.print(isDocument ? encodePqBundle(bundle) : bundleToPem(bundle).trimEnd())
-      return
+      const shown = isDocument ? encodePqBundle(bundle) : bundleToPem(bundle).trimEnd()
+      return printText(context, shown)
     }
     const bundle = await connection
       .client(BundleDefinition)
       .getBundle({}, { signal: context.signal })
-    context.print(text(context, bundleFromWire(bundle)))
+    printText(context, text(context, bundleFromWire(bundle)))
   },
 }
 
@@ -107,12 +108,8 @@ const list: Command = {
     const name = optional(context, 'trust-domain')
     if (name !== undefined) {
       const one = { trustDomain: parseTrustDomain(name) }
-      return context.print(
-        text(
-          context,
-          bundleFromWire(await client.getFederatedBundle(one, { signal: context.signal })),
-        ),
-      )
+      const bundle = await client.getFederatedBundle(one, { signal: context.signal })
+      return printText(context, text(context, bundleFromWire(bundle)))
     }
     const bundles: Bundle[] = []
     for await (const bundle of pages(async (pageToken) => {
@@ -126,9 +123,11 @@ const list: Command = {
       const documents = bundles.map(
         (one) => `${JSON.stringify(one.trustDomain)}:${encodeBundle(one)}`,
       )
-      return context.print(`{${documents.join(',')}}`)
+      return printText(context, `{${documents.join(',')}}`)
     }
-    for (const bundle of bundles) context.print(`# ${bundle.trustDomain}\n${text(context, bundle)}`)
+    for (const bundle of bundles) {
+      printText(context, `# ${bundle.trustDomain}\n${text(context, bundle)}`)
+    }
     context.note(count(bundles.length, 'bundle'))
   },
 }

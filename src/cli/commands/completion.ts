@@ -1,4 +1,4 @@
-import { type Command, UsageError } from '../command.ts'
+import { type Command, printText, UsageError } from '../command.ts'
 
 /**
  * The script that makes a shell complete `assay`. It asks `assay complete` at each tab, so it never falls behind
@@ -40,7 +40,7 @@ const completion: Command = {
         `'assay completion' needs a SHELL: ${Object.keys(completionScripts).join(', ')}`,
       )
     }
-    context.print(completionScripts[shell as keyof typeof completionScripts].trimEnd())
+    printText(context, completionScripts[shell as keyof typeof completionScripts].trimEnd())
   },
 }
 

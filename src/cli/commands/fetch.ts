@@ -1,6 +1,6 @@
 import { encodePem } from '#pki/pem.ts'
 import type { X509Context } from '#workload-client/workload-api.ts'
-import { all, type Command, choice, nowSeconds, optional } from '../command.ts'
+import { all, type Command, choice, nowSeconds, optional, printText } from '../command.ts'
 import { agentOptions, pqOption } from '../daemons.ts'
 import { blocks, timeLeftText, timeValue } from '../print.ts'
 import { certificatesPem, type SvidFile, writeSvidFiles } from '../svid-files.ts'
@@ -134,7 +134,7 @@ const fetchBundle: Command = {
     if (context.json) return context.print(JSON.stringify(Object.fromEntries(pems)))
     for (const [name, roots] of pems) {
       context.note(`# ${name}`)
-      context.print(roots.join('').trimEnd())
+      printText(context, roots.join('').trimEnd())
     }
   },
 }

@@ -1,4 +1,4 @@
-import { type Command, optional, readNamed, required, UsageError } from '../command.ts'
+import { type Command, optional, printText, readNamed, required, UsageError } from '../command.ts'
 import { agentOptions, connectWorkloadApi, pqOption } from '../daemons.ts'
 
 const validateJwt: Command = {
@@ -36,7 +36,7 @@ const validateJwt: Command = {
     })
     if (context.json) return context.print(JSON.stringify({ spiffe_id: spiffeId, claims }))
     context.print(`valid: ${spiffeId}`)
-    context.print(JSON.stringify(claims, undefined, 2))
+    printText(context, JSON.stringify(claims, undefined, 2))
   },
 }
 

@@ -5,7 +5,15 @@ import { exportPkcs8, generateEcKeyPair } from '#pki/private-key.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { SVIDDefinition } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
-import { all, type Command, nowSeconds, optional, required, seconds } from '../command.ts'
+import {
+  all,
+  type Command,
+  nowSeconds,
+  optional,
+  printText,
+  required,
+  seconds,
+} from '../command.ts'
 import { connectServer, serverOptions } from '../daemons.ts'
 import { timeLeftText, timeValue } from '../print.ts'
 import { certificatesPem, writeSvidFiles } from '../svid-files.ts'
@@ -69,7 +77,8 @@ const mint: Command = {
       return context.print(JSON.stringify({ spiffe_id: spiffeId, expires_at: expiry, ...shown }))
     }
     if (directory === undefined)
-      context.print(
+      printText(
+        context,
         files
           .map(({ content }) => content)
           .join('\n')
