@@ -492,7 +492,16 @@ export function datastoreContract(
         const left = await store.entry('e1')
         assert.deepEqual(left?.federatesWith, [c])
         assert.equal(left?.revisionNumber, 1)
-        await store.deleteBundle(c, 'delete')
+        const refused = new Error('not e2')
+        for (const mode of ['delete', 'dissociate'] as const) {
+          const deleting = store.deleteBundle(c, mode, ({ id }) => {
+            if (id === 'e2') throw refused
+          })
+          await assert.rejects(deleting, refused)
+          assert.equal(await store.countEntries({}), 2)
+          assert.notEqual(await store.bundle(c), undefined)
+        }
+        await store.deleteBundle(c, 'delete', () => {})
         assert.equal(await store.countEntries({}), 0)
         await assert.rejects(store.deleteBundle(c, 'restrict'), { code: 'not-found' })
       },

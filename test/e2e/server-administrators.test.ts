@@ -34,6 +34,8 @@ administrators:
   - { spiffe_id: 'spiffe://example.org/ops/both', calls: [entries], spiffe_id_prefixes: ['spiffe://example.org/other'] }
   - { unix_user: nobody, calls: [entries] }
   - { spiffe_id: 'spiffe://example.org/ops/bundles', calls: [bundles] }
+  - { spiffe_id: 'spiffe://example.org/ops/bundles-of-others', calls: [bundles] }
+  - { spiffe_id: 'spiffe://example.org/ops/bundles-of-others', calls: [entries], spiffe_id_prefixes: ['spiffe://example.org/other'] }
   - { spiffe_id: 'spiffe://example.org/ops/authorities', calls: [authorities] }
   - { spiffe_id: 'spiffe://example.org/ops/svids', calls: [svids] }
   - { spiffe_id: 'spiffe://example.org/web/root' }
@@ -369,6 +371,34 @@ test('bundles that vouch for administrators are for those with all rights', asyn
   const appending = (await as('authorities')).client(BundleDefinition)
   await assert.rejects(appending.appendBundle({ x509Authorities }), { reason: 'needs-all-rights' })
   await live.local.client(BundleDefinition).batchSetFederatedBundle({ bundle })
+})
+
+test('with a bundle go only entries that one may delete', async () => {
+  const federating = 'partners.org'
+  await live.local
+    .client(BundleDefinition)
+    .batchSetFederatedBundle({ bundle: [{ trustDomain: federating }] })
+  const more = { federatesWith: [federating] }
+  const plain = await live.createEntry({ parent: agentId, path: '/other/plain', more })
+  const withFlag = { federatesWith: [federating], admin: true }
+  const admin = await live.createEntry({ parent: agentId, path: '/other/admin', more: withFlag })
+  const trustDomains = [federating]
+  const attempt = async (name: string, mode: 0 | 1 | 2) =>
+    (await as(name)).client(BundleDefinition).batchDeleteFederatedBundle({ trustDomains, mode })
+  for (const mode of [1, 2] as const) {
+    refused(await attempt('bundles', mode), /not the right to 'entries' of each/)
+    refused(await attempt('bundles-of-others', mode), /admin flag/)
+  }
+  assert.equal((await attempt('bundles', 0)).results[0]?.status?.code, 9)
+  for (const { id } of [plain, admin]) {
+    assert.deepEqual((await live.datastore.entry(id))?.federatesWith, [federating])
+  }
+  await live.datastore.deleteEntry(admin.id)
+  const outside = await live.createEntry({ parent: agentId, path: '/db/partner', more })
+  refused(await attempt('bundles-of-others', 2), /not the right to 'entries' of each/)
+  await live.datastore.deleteEntry(outside.id)
+  assert.equal((await attempt('bundles-of-others', 2)).results[0]?.status?.code, 0)
+  assert.deepEqual((await live.datastore.entry(plain.id))?.federatesWith, [])
 })
 
 test('who is kept to some IDs cannot call what is not about single ones', async () => {

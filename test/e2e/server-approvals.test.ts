@@ -230,7 +230,9 @@ test('nobody makes a second administrator of themselves', async () => {
   await alice.svids.mintJWTSVID({ id: at('/plain'), audience: ['a'] })
 
   // Who has not all rights may not agree to it, and is not asked.
-  const operator = entry('/z', { admin: true, parentId: at('/nodes') })
+  const trustDomains = ['partners.org']
+  await alice.bundles.batchSetFederatedBundle({ bundle: [{ trustDomain: 'partners.org' }] })
+  const operator = entry('/z', { admin: true, parentId: at('/nodes'), federatesWith: trustDomains })
   const id = await waits(alice.entries.batchCreateEntry({ entries: [operator] }))
   await assert.rejects(as('entries').approvals.approve({ id }), { reason: 'needs-all-rights' })
   await bob.approvals.approve({ id })
@@ -250,6 +252,7 @@ test('nobody makes a second administrator of themselves', async () => {
     () => alice.entries.batchCreateEntry({ entries: [entry('/nodes', {})] }),
     () => alice.entries.batchUpdateEntry(moved),
     () => alice.agents.createJoinToken({ ttl: 60, agentId: at('/nodes') }),
+    () => alice.bundles.batchDeleteFederatedBundle({ trustDomains, mode: 2 }),
   ]) {
     await alice.approvals.deny({ id: await waits(call()) })
   }

@@ -25,7 +25,11 @@ function begin(needed: NeededApprovals) {
       isAbovePrivileged: () => false,
       isAdministering: () => false,
     },
-    datastore: { entry: async () => undefined, node: async () => undefined },
+    datastore: {
+      entry: async () => undefined,
+      listEntries: async () => ({ items: [], nextPageToken: '' }),
+      node: async () => undefined,
+    },
   })
   const intercept = approving({ approvals, needed, judge })
   /** Makes a call as user 1000, and tells whether others have agreed to that it gives rights. */

@@ -16,8 +16,10 @@ import type {
 } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import type { BundleMask, Bundle as BundleMessage } from '#rpc/gen/spire/api/types/bundle.ts'
 import type { Bundle, JwtAuthority, X509Authority } from '#spiffe/bundle.ts'
+import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
+import { isCovered } from '../administrators/rights.ts'
 import type { BundleCache } from '../bundle/bundle-cache.ts'
 import type { AttestedNodeRecord, BundleDeletion, Datastore } from '../datastore/datastore.ts'
 import type { NodeHoldings } from '../node/node-holdings.ts'
@@ -31,6 +33,8 @@ import {
   parseX509Authorities,
 } from './bundle-messages.ts'
 import { notesOf } from './call-notes.ts'
+import { rightsOf } from './caller.ts'
+import { denied } from './denied.ts'
 import type { Guard } from './guard.ts'
 import { malformed, parsePage, parseTrustDomainField } from './messages.ts'
 
@@ -141,7 +145,7 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
       const results = await answerEach(
         request.trustDomains,
         async (name) => {
-          await datastore.deleteBundle(foreign(name), mode)
+          await datastore.deleteBundle(foreign(name), mode, (entry) => checkEntry(context, entry))
           return { trustDomain: name }
         },
         (name) => ({ trustDomain: name }),
@@ -162,6 +166,19 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
       )
     }
     return parsed
+  }
+
+  /** An entry that goes or changes with a bundle takes the right to entries too. @throws AssayError `permission-denied`. */
+  function checkEntry(context: CallContext, entry: RegistrationEntry): void {
+    const rights = rightsOf(context)
+    const permission = rights.permission(deleteEntry)
+    if (permission === undefined || !isCovered(entry.spiffeId, permission.prefixes)) {
+      throw denied(context.method, {
+        reason: 'right-missing',
+        why: `entries federate with it, and ${rights.holder} has not the right to 'entries' of each; delete it with mode restrict when none does any more`,
+      })
+    }
+    guard.checkStored(context, entry)
   }
 
   /** Taints are for a trust domain's own servers to act on, so an imported bundle has none. */
@@ -192,6 +209,8 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
     )
   }
 }
+
+const deleteEntry = '/spire.api.server.entry.v1.Entry/BatchDeleteEntry'
 
 const deletionModes: Readonly<Record<number, BundleDeletion>> = {
   0: 'restrict',

@@ -2,9 +2,11 @@ import { State } from '#rpc/gen/assay/server/v1/inventory.ts'
 import type { SpiffeId } from '#spiffe/spiffe-id.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { Datastore } from '../datastore/datastore.ts'
+import { pagesOf } from '../datastore/pages.ts'
 import { isBanned } from '../node/banned.ts'
 import { readCsr } from './attest-agent.ts'
 import type { Guard } from './guard.ts'
+import { parseTrustDomainField } from './messages.ts'
 
 interface IdMessage {
   readonly trustDomain: string
@@ -16,11 +18,11 @@ type Judged = Pick<Guard, 'isPrivileged' | 'isAbovePrivileged' | 'isAdministerin
 /** What can be told of a request before its handler runs. The guard looks again when it is done. */
 export class RequestJudge {
   readonly #guard: Judged
-  readonly #datastore: Pick<Datastore, 'entry' | 'node'>
+  readonly #datastore: Pick<Datastore, 'entry' | 'listEntries' | 'node'>
 
   constructor(dependencies: {
     readonly guard: Judged
-    readonly datastore: Pick<Datastore, 'entry' | 'node'>
+    readonly datastore: Pick<Datastore, 'entry' | 'listEntries' | 'node'>
   }) {
     this.#guard = dependencies.guard
     this.#datastore = dependencies.datastore
@@ -41,6 +43,8 @@ export class RequestJudge {
           this.#guard.isAdministering(trustDomain as TrustDomain),
         )
       }
+      case deleteBundle:
+        return this.#ofFederating(request as BundleDeletionFields)
       case '/spire.api.server.entry.v1.Entry/BatchCreateEntry':
       case '/spire.api.server.entry.v1.Entry/BatchUpdateEntry':
         return this.#ofEntries((request as { readonly entries: readonly EntryMessage[] }).entries)
@@ -67,8 +71,8 @@ export class RequestJudge {
   }
 
   /**
-   * The set it counts as beside its method's: evicting a banned node lets its TPM in again, and the alias of a join
-   * token is an entry, whose SVID the node can have.
+   * The set it counts as beside its method's: evicting a banned node lets its TPM in again, the alias of a join token is
+   * an entry, whose SVID the node can have, and with a bundle may go the entries that federate with it.
    */
   async alsoCountsAs(
     method: string,
@@ -76,6 +80,9 @@ export class RequestJudge {
   ): Promise<'inventory' | 'entries' | undefined> {
     if (method === '/spire.api.server.agent.v1.Agent/CreateJoinToken') {
       return (request as { readonly agentId?: IdMessage }).agentId && 'entries'
+    }
+    if (method === deleteBundle) {
+      return (request as BundleDeletionFields).mode === 0 ? undefined : 'entries'
     }
     if (method !== '/spire.api.server.agent.v1.Agent/DeleteAgent') return undefined
     const { id } = request as { readonly id?: IdMessage }
@@ -105,6 +112,20 @@ export class RequestJudge {
     return false
   }
 
+  /** Those entries are deleted or changed with the bundle. */
+  async #ofFederating({ trustDomains, mode }: BundleDeletionFields): Promise<boolean> {
+    const names = trustDomains.flatMap(trustDomainOf)
+    if (mode === 0 || names.length === 0) return false
+    const filter = { federatesWith: { match: 'any', trustDomains: names } } as const
+    for await (const entries of pagesOf((page) => this.#datastore.listEntries(filter, page))) {
+      if (
+        entries.some((one) => one.admin || one.downstream || this.#guard.isPrivileged(one.spiffeId))
+      )
+        return true
+    }
+    return false
+  }
+
   #isPrivileged(id: IdMessage | undefined): boolean {
     return id !== undefined && this.#guard.isPrivileged(asId(id))
   }
@@ -119,6 +140,14 @@ export class RequestJudge {
   }
 }
 
+const deleteBundle = '/spire.api.server.bundle.v1.Bundle/BatchDeleteFederatedBundle'
+
+interface BundleDeletionFields {
+  readonly trustDomains: readonly string[]
+  /** Zero: entries that federate with it stand in its way. */
+  readonly mode: number
+}
+
 interface EntryMessage {
   readonly id?: string
   readonly admin?: boolean
@@ -129,6 +158,15 @@ interface EntryMessage {
 /** What is not well-formed is nobody's ID, and is refused by the handler. */
 const asId = ({ trustDomain, path }: IdMessage): SpiffeId =>
   `spiffe://${trustDomain}${path}` as SpiffeId
+
+function trustDomainOf(name: string): readonly TrustDomain[] {
+  try {
+    return [parseTrustDomainField(name)]
+  } catch {
+    // The handler says what is wrong with it.
+    return []
+  }
+}
 
 function urisOf(csr: Uint8Array): readonly string[] {
   try {

@@ -231,9 +231,16 @@ export interface Datastore extends AsyncDisposable {
     change: (bundle: Bundle | undefined) => Bundle,
   ): Promise<Bundle>
   /**
-   * @throws AssayError `not-found`; `failed-precondition` with `restrict` when entries federate with it.
+   * `check` sees each entry that goes or changes with it in the same transaction, and refuses by throwing.
+   *
+   * @throws AssayError `not-found`; `failed-precondition` with `restrict` when entries federate with it; what `check`
+   *   throws.
    */
-  deleteBundle(trustDomain: TrustDomain, mode: BundleDeletion): Promise<void>
+  deleteBundle(
+    trustDomain: TrustDomain,
+    mode: BundleDeletion,
+    check?: (entry: RegistrationEntry) => void,
+  ): Promise<void>
 
   inventoryRecord(endorsementKeyHash: string): Promise<InventoryRecord | undefined>
   /** Creates or replaces records, all or none. */

@@ -203,11 +203,18 @@ class Sqlite implements SqliteDatastore {
     return this.#writer.write((record) => this.#bundles.update(trustDomain, change, record))
   }
 
-  deleteBundle(trustDomain: TrustDomain, mode: BundleDeletion): Promise<void> {
+  deleteBundle(
+    trustDomain: TrustDomain,
+    mode: BundleDeletion,
+    check?: (entry: RegistrationEntry) => void,
+  ): Promise<void> {
     return this.#writer.write((record) => {
+      if (check !== undefined && mode !== 'restrict') {
+        this.#entries.federatingWith(trustDomain).forEach(check)
+      }
       if (mode === 'delete') this.#entries.deleteFederating(trustDomain, record)
       if (mode === 'dissociate') this.#entries.dissociate(trustDomain, record)
-      const federating = this.#entries.countFederating(trustDomain)
+      const federating = this.#entries.federatingWith(trustDomain).length
       if (federating > 0) {
         throw new AssayError(
           'failed-precondition',

@@ -148,8 +148,8 @@ export class EntryTable {
     return rows.map((row) => this.#remove(row, record))
   }
 
-  countFederating(trustDomain: TrustDomain): number {
-    return this.#federating.all(trustDomain).length
+  federatingWith(trustDomain: TrustDomain): readonly RegistrationEntry[] {
+    return (this.#federating.all(trustDomain) as unknown as readonly Row[]).map(decode)
   }
 
   deleteFederating(trustDomain: TrustDomain, record: Record): void {
