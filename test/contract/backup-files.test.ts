@@ -1,5 +1,6 @@
 // The archive between a server and `assay restore`: what is refused, and that nothing is changed then.
 import assert from 'node:assert/strict'
+import { hash } from 'node:crypto'
 import {
   existsSync,
   mkdirSync,
@@ -12,6 +13,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { after, before, test } from 'node:test'
 import { FakeClock } from '#base/fake-clock.ts'
 import { silentLog } from '#base/log.ts'
@@ -90,6 +92,35 @@ async function withManifest(change: object): Promise<string> {
   return path
 }
 
+/** The good backup with something done to its datastore. */
+async function withSql(sql: string): Promise<string> {
+  const database = join(directory, `database${++made}`)
+  const [name, datastore] = JSON.parse(manifestOf(parts)).files as { bytes: number }[]
+  const all = Buffer.concat(
+    parts.flatMap(({ part }) => (part?.$case === 'data' ? [part.value] : [])),
+  )
+  writeFileSync(database, all.subarray(name?.bytes))
+  const opened = new DatabaseSync(database)
+  opened.exec(sql)
+  opened.close()
+  const content = readFileSync(database)
+  const sha256 = hash('sha256', content)
+  const files = [name, { ...datastore, bytes: content.length, sha256 }]
+  const path = join(directory, `backup${made}`)
+  const value = JSON.stringify({ ...JSON.parse(manifestOf(parts)), files })
+  await write(path, [
+    { part: { $case: 'manifest', value } },
+    { part: { $case: 'data', value: all.subarray(0, name?.bytes) } },
+    { part: { $case: 'data', value: content } },
+  ])
+  return path
+}
+
+function manifestOf(of: readonly BackupPart[]): string {
+  for (const { part } of of) if (part?.$case === 'manifest') return part.value
+  throw new Error('there is no manifest')
+}
+
 async function refuses(path: string, config: ServerConfig, message: RegExp): Promise<void> {
   await assert.rejects(restore(path, config), message)
   const left = existsSync(config.data_dir) ? readdirSync(config.data_dir) : []
@@ -119,6 +150,21 @@ test('restoreBackup() refuses another trust domain and a newer schema, and names
   const lying = await withManifest({ schema_version: 0 })
   await refuses(lying, newConfig(), /not the one its manifest tells of/)
 })
+
+for (const [what, sql] of [
+  [
+    'a trigger',
+    `CREATE TRIGGER t AFTER DELETE ON join_tokens BEGIN INSERT INTO join_tokens VALUES ('known', 9e9); END`,
+  ],
+  [
+    'a view without an end',
+    `ALTER TABLE bundles RENAME TO b; CREATE VIEW bundles AS WITH RECURSIVE n(trust_domain) AS (SELECT 'a' UNION ALL SELECT trust_domain FROM n) SELECT * FROM n`,
+  ],
+] as const) {
+  test(`restoreBackup() refuses a datastore with ${what}, which would act when it is used`, async () => {
+    await refuses(await withSql(sql), newConfig(), /triggers or views, which no server makes/)
+  })
+}
 
 test('restoreBackup() refuses data that is there, and puts it aside with force', async () => {
   const config = newConfig()

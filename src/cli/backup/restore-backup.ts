@@ -135,13 +135,17 @@ async function copy(reader: BackupReader, file: BackupFile, path: string): Promi
 
 /** The checksum says that the file is what was sent; this, that it is a datastore. */
 function requireSound(backup: string, path: string, manifest: BackupManifest): void {
-  const { damage, isOurs, schemaVersion: found, trustDomains } = inspectDatabase(path)
+  const { damage, isOurs, hasProgram, schemaVersion: found, trustDomains } = inspectDatabase(path)
   const why =
     damage !== 'ok'
       ? `its datastore is damaged: ${damage}`
-      : !isOurs || found !== manifest.schemaVersion || !trustDomains.includes(manifest.trustDomain)
-        ? 'its datastore is not the one its manifest tells of'
-        : undefined
+      : hasProgram
+        ? 'its datastore holds triggers or views, which no server makes'
+        : !isOurs ||
+            found !== manifest.schemaVersion ||
+            !trustDomains.includes(manifest.trustDomain)
+          ? 'its datastore is not the one its manifest tells of'
+          : undefined
   if (why === undefined) return
   throw new AssayError('invalid-argument', `cannot use the backup ${backup}: ${why}`, {
     reason: 'backup-unusable',

@@ -47,6 +47,7 @@ async function datastoreFindings({ config, runs }: ServerSubject): Promise<reado
     return damaged(messageOf(error))
   }
   if (found.damage !== 'ok') return damaged(found.damage)
+  if (found.hasProgram) return damaged('it holds triggers or views, which no server makes')
   if (found.schemaVersion > schemaVersion) {
     return [
       problem(

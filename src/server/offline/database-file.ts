@@ -13,6 +13,8 @@ export interface DatabaseFindings {
   readonly damage: string
   /** False: another program made it. */
   readonly isOurs: boolean
+  /** It holds triggers or views, which no server makes: what is written to it then does something else besides. */
+  readonly hasProgram: boolean
   readonly schemaVersion: number
   /** Whose bundles it holds. */
   readonly trustDomains: readonly string[]
@@ -36,10 +38,14 @@ export function inspectDatabase(path: string): DatabaseFindings {
     const value = (query: string): unknown => Object.values(database.prepare(query).get() ?? {})[0]
     const damage = String(value('PRAGMA quick_check(1)'))
     const isOurs = value('PRAGMA application_id') === applicationId
-    const rows = isOurs ? database.prepare('SELECT trust_domain FROM bundles').all() : []
+    const hasProgram =
+      value("SELECT count(*) FROM sqlite_schema WHERE type NOT IN ('table', 'index')") !== 0
+    const rows =
+      isOurs && !hasProgram ? database.prepare('SELECT trust_domain FROM bundles').all() : []
     return {
       damage,
       isOurs,
+      hasProgram,
       schemaVersion: Number(value('PRAGMA user_version')),
       trustDomains: (rows as unknown as readonly (readonly [string])[]).map(([name]) => name),
     }
