@@ -1,6 +1,6 @@
-import { readdir, readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readFile, stat } from 'node:fs/promises'
 import { messageOf } from '#base/errors.ts'
+import { certificateFiles } from '#host/certificate-files.ts'
 import { parsePem } from '#pki/pem.ts'
 import { parseEndorsementAuthorities } from '#tpm/verify/endorsement-authorities.ts'
 import { type CommandContext, nowSeconds, UsageError } from '../command.ts'
@@ -49,12 +49,9 @@ export async function checkMakers(context: CommandContext, path: string): Promis
     throw new UsageError(`cannot use these certificates of TPM makers: ${wrong.join('; ')}`)
 }
 
-/** As the server reads them, `catalog/endorsement-authorities.ts`. */
 async function filesAt(path: string): Promise<readonly string[]> {
   try {
-    if (!(await stat(path)).isDirectory()) return [path]
-    const names = (await readdir(path)).filter((name) => /\.(pem|crt)$/.test(name))
-    return names.sort().map((name) => join(path, name))
+    return await certificateFiles(path)
   } catch (cause) {
     throw new UsageError(`cannot read the certificates of TPM makers: ${messageOf(cause)}`, {
       cause,

@@ -1,6 +1,6 @@
-import { readdir, readFile, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readFile } from 'node:fs/promises'
 import { AssayError, messageOf } from '#base/errors.ts'
+import { certificateFiles } from '#host/certificate-files.ts'
 import { parsePem } from '#pki/pem.ts'
 import { parseEndorsementAuthorities } from '#tpm/verify/endorsement-authorities.ts'
 
@@ -30,13 +30,9 @@ export async function loadEndorsementAuthorities(settings: {
  */
 async function loadCertificates(path: string): Promise<Uint8Array[]> {
   try {
-    const files = (await stat(path)).isDirectory()
-      ? (await readdir(path))
-          .filter((name) => /\.(pem|crt)$/.test(name))
-          .map((name) => join(path, name))
-      : [path]
     const loaded: Uint8Array[] = []
-    for (const file of files.toSorted()) loaded.push(...(await loadCertificateFile(file)))
+    for (const file of await certificateFiles(path))
+      loaded.push(...(await loadCertificateFile(file)))
     parseEndorsementAuthorities(loaded)
     if (loaded.length === 0) throw new SyntaxError('it holds no certificate (.pem or .crt)')
     return loaded
