@@ -115,20 +115,7 @@ export class Issuer implements CertificateAuthority {
     const { certificate: authority, key, templates, alternative } = signer
     const template = templates.get(permit.profile)
     if (template === undefined) throw new TypeError(`no template of kind ${permit.profile.name}`)
-    const now = this.#time.now()
-    const ttlSeconds =
-      permit.ttlSeconds ||
-      (permit.profile === agentProfile
-        ? this.#defaults.agentSvidTtlSeconds
-        : this.#defaults.x509SvidTtlSeconds)
-    const fields = {
-      serialNumber: this.#newSerialNumber(),
-      notBeforeSeconds: now - backdateSeconds,
-      notAfterSeconds: cappedEnd(now, ttlSeconds, authority.notAfterSeconds),
-      spiffeId: permit.spiffeId,
-      dnsNames: permit.dnsNames,
-      publicKey: permit.publicKey,
-    }
+    const fields = this.#fieldsOf(permit, authority)
     using _signing = this.#onSign(key.id, fields.notAfterSeconds)
     const toBeSigned = await withAlternative(template.toBeSigned(fields), alternative)
     const certificate = template.certificate(toBeSigned, await signForX509(key, toBeSigned))
@@ -146,6 +133,23 @@ export class Issuer implements CertificateAuthority {
       serialNumber: serialNumberText(fields.serialNumber),
       expiresAtSeconds: fields.notAfterSeconds,
       authorityId: signer.rootId,
+    }
+  }
+
+  #fieldsOf(permit: X509Permit, authority: { readonly notAfterSeconds: number }) {
+    const now = this.#time.now()
+    const ttlSeconds =
+      permit.ttlSeconds ||
+      (permit.profile === agentProfile
+        ? this.#defaults.agentSvidTtlSeconds
+        : this.#defaults.x509SvidTtlSeconds)
+    return {
+      serialNumber: this.#newSerialNumber(),
+      notBeforeSeconds: now - backdateSeconds,
+      notAfterSeconds: cappedEnd(now, ttlSeconds, authority.notAfterSeconds),
+      spiffeId: permit.spiffeId,
+      dnsNames: permit.dnsNames,
+      publicKey: permit.publicKey,
     }
   }
 
@@ -194,16 +198,7 @@ export class Issuer implements CertificateAuthority {
         { reason: 'svid-request-not-allowed' },
       )
     }
-    const now = this.#time.now()
-    const ttlSeconds = permit.ttlSeconds || this.#defaults.x509SvidTtlSeconds
-    const fields = {
-      serialNumber: this.#newSerialNumber(),
-      notBeforeSeconds: now - backdateSeconds,
-      notAfterSeconds: cappedEnd(now, ttlSeconds, authority.notAfterSeconds),
-      spiffeId: permit.spiffeId,
-      dnsNames: permit.dnsNames,
-      publicKey: permit.publicKey,
-    }
+    const fields = this.#fieldsOf(permit, authority)
     using _signing = this.#onSign(key.id, fields.notAfterSeconds)
     const toBeSigned = template.toBeSigned(fields)
     const certificate = template.certificate(toBeSigned, await pq.key.sign(toBeSigned))
