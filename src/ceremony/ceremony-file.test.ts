@@ -12,13 +12,13 @@ certificate:
   not_after: 2046-01-01T00:00:00Z
 outputs: { certificate: root.pem, transcript: root.json }
 `
-const parse = (text: string) => parseCeremonyFile(text, '/work/root.yaml')
+const parse = (text: string) => parseCeremonyFile(text, '/ceremony/root.yaml')
 
 test('parseCeremonyFile() reads a ceremony, paths from its own folder', () => {
   const ceremony = parse(root)
   assert.equal(ceremony.certificate.not_after - ceremony.certificate.not_before, 7305 * 86_400)
   assert.equal(ceremony.certificate.serial_number.toHex(), '5f1ac0d3e8a97b264f105bdc38e97a6b')
-  assert.equal(ceremony.outputs.certificate, '/work/root.pem')
+  assert.equal(ceremony.outputs.certificate, '/ceremony/root.pem')
   assert.equal(ceremony.operators.required, 0)
 })
 
