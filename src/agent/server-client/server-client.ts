@@ -5,7 +5,7 @@ import type { Random } from '#base/random.ts'
 import { type EcKeyType, generateEcKeyPair, type KeyType } from '#pki/private-key.ts'
 import type { PqPolicy, PqState } from '#pq-crypto/alternative-chain.ts'
 import type { MlDsaParameterSet } from '#pq-crypto/ml-dsa.ts'
-import { type Connection, connectTls } from '#rpc/client.ts'
+import { type Connection, connectTls, type RpcClient } from '#rpc/client.ts'
 import { FeedDefinition } from '#rpc/gen/assay/server/v1/feed.ts'
 import { PostQuantumDefinition } from '#rpc/gen/assay/server/v1/post_quantum.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
@@ -175,24 +175,12 @@ export class ServerClient implements Issuer, Disposable {
       .report(reportMessage(holdings), { signal, timeoutMs: callLimitMs })
   }
 
-  async issueJwtSvid(
-    request: { readonly entryId: string; readonly audience: readonly string[] },
-    signal: AbortSignal,
-  ): Promise<JwtSvid> {
-    const response = await this.#live()
-      .client(SVIDDefinition)
-      .newJWTSVID(request, { signal, timeoutMs: callLimitMs })
-    return jwtSvidFrom(response)
+  async issueJwtSvid(request: JwtRequest, signal: AbortSignal): Promise<JwtSvid> {
+    return await newJwtSvid(this.#live().client(SVIDDefinition), request, signal)
   }
 
-  async issuePqJwtSvid(
-    request: { readonly entryId: string; readonly audience: readonly string[] },
-    signal: AbortSignal,
-  ): Promise<JwtSvid> {
-    const response = await this.#live()
-      .client(PostQuantumDefinition)
-      .newJWTSVID(request, { signal, timeoutMs: callLimitMs })
-    return jwtSvidFrom(response)
+  async issuePqJwtSvid(request: JwtRequest, signal: AbortSignal): Promise<JwtSvid> {
+    return await newJwtSvid(this.#live().client(PostQuantumDefinition), request, signal)
   }
 
   fetchBundle(signal: AbortSignal): Promise<Bundle> {
@@ -328,4 +316,18 @@ export class ServerClient implements Issuer, Disposable {
       connection.close()
     }
   }
+}
+
+interface JwtRequest {
+  readonly entryId: string
+  readonly audience: readonly string[]
+}
+
+/** Both services have the call. */
+async function newJwtSvid(
+  { newJWTSVID }: Pick<RpcClient<SVIDDefinition>, 'newJWTSVID'>,
+  request: JwtRequest,
+  signal: AbortSignal,
+): Promise<JwtSvid> {
+  return jwtSvidFrom(await newJWTSVID(request, { signal, timeoutMs: callLimitMs }))
 }
