@@ -1,3 +1,4 @@
+import { AssayError } from '#base/errors.ts'
 import { parseCertificate, splitCertificates } from '#pki/certificate.ts'
 import { describePublicKey } from '#pki/public-key.ts'
 import {
@@ -7,6 +8,7 @@ import {
   type X509Certificate,
 } from '#rpc/gen/spire/api/types/bundle.ts'
 import type { Bundle, JwtAuthority, X509Authority } from '#spiffe/bundle.ts'
+import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import { malformed, masked, maxItems, parseTrustDomainField } from './messages.ts'
 import { lengthDelimited } from './protobuf-fields.ts'
 
@@ -105,4 +107,11 @@ export function parseBundleMessage(message: BundleMessage): Bundle {
     refreshHintSeconds: message.refreshHint,
     sequenceNumber: message.sequenceNumber,
   }
+}
+
+/** @throws AssayError `not-found`: there is no bundle of that trust domain. */
+export function noBundle(trustDomain: TrustDomain): never {
+  throw new AssayError('not-found', `bundle not found: ${trustDomain}`, {
+    reason: 'bundle-not-found',
+  })
 }

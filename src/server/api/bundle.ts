@@ -28,6 +28,7 @@ import {
   bundleBytes,
   bundleMessage,
   jwtKeyMessage,
+  noBundle,
   parseBundleMessage,
   parseJwtAuthority,
   parseX509Authorities,
@@ -57,7 +58,7 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
     },
 
     async getBundle({ outputMask }: GetBundleRequest, { peer }: CallContext) {
-      const bundle = bundles.bundle(trustDomain) ?? missing(trustDomain)
+      const bundle = bundles.bundle(trustDomain) ?? noBundle(trustDomain)
       // Anybody may ask; what a node has is of interest, and only when it has shown which one it is.
       const caller = peer.kind === 'tls' ? peer.spiffeId : undefined
       if (caller !== undefined && nodes.node(caller) !== undefined) {
@@ -74,7 +75,7 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
         throw malformed('request', 'no authority was given')
       }
       const bundle = await datastore.updateBundle(trustDomain, (present) =>
-        withAuthorities(present ?? missing(trustDomain), { x509Authorities, jwtAuthorities }),
+        withAuthorities(present ?? noBundle(trustDomain), { x509Authorities, jwtAuthorities }),
       )
       notesOf(context).subject = trustDomain
       notesOf(context).details = authorityNames({ x509Authorities, jwtAuthorities })
@@ -87,7 +88,7 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
       notesOf(context).subject = trustDomain
       notesOf(context).details = { jwtAuthorities: [authority.keyId] }
       const bundle = await datastore.updateBundle(trustDomain, (present) =>
-        withAuthorities(present ?? missing(trustDomain), {
+        withAuthorities(present ?? noBundle(trustDomain), {
           x509Authorities: [],
           jwtAuthorities: [authority],
         }),
@@ -107,7 +108,7 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
 
     async getFederatedBundle(request: GetFederatedBundleRequest) {
       const wanted = foreign(request.trustDomain)
-      return answer(bundles.bundle(wanted) ?? missing(wanted), request.outputMask)
+      return answer(bundles.bundle(wanted) ?? noBundle(wanted), request.outputMask)
     },
 
     async batchCreateFederatedBundle(
@@ -128,7 +129,7 @@ export function newBundleService(dependencies: BundleServiceDependencies) {
     ) {
       const { inputMask } = request
       return store(request, context, (present, given) =>
-        updated(present ?? missing(given.trustDomain), given, inputMask),
+        updated(present ?? noBundle(given.trustDomain), given, inputMask),
       )
     },
 
@@ -220,12 +221,6 @@ const deletionModes: Readonly<Record<number, BundleDeletion>> = {
 
 const answer = (bundle: Bundle, mask: BundleMask | undefined): Encoded | BundleMessage =>
   mask === undefined ? new Encoded(bundleBytes(bundle)) : bundleMessage(bundle, mask)
-
-function missing(trustDomain: TrustDomain): never {
-  throw new AssayError('not-found', `bundle not found: ${trustDomain}`, {
-    reason: 'bundle-not-found',
-  })
-}
 
 /** `bundle` with what is new among the authorities. */
 function withAuthorities(

@@ -1,6 +1,5 @@
 import { equalBytes } from '#base/bytes.ts'
 import type { Clock } from '#base/clock.ts'
-import { AssayError } from '#base/errors.ts'
 import { type Certificate, parseCertificate } from '#pki/certificate.ts'
 import type { GetInfoResponse_Cert } from '#rpc/gen/spire/api/server/debug/v1/debug.ts'
 import { parseSpiffeId } from '#spiffe/spiffe-id.ts'
@@ -9,6 +8,7 @@ import type { BundleCache } from '../bundle/bundle-cache.ts'
 import type { AuthorizedEntries } from '../entry/authorized-entries.ts'
 import type { NodeCache } from '../node/node-cache.ts'
 import type { ServerSvid } from '../svid/server-svid.ts'
+import { noBundle } from './bundle-messages.ts'
 import { idMessage } from './messages.ts'
 
 export interface DebugServiceDependencies {
@@ -26,12 +26,7 @@ export function newDebugService(dependencies: DebugServiceDependencies) {
   const { trustDomain, entries, nodes, bundles, serverSvid, clock, startedAtSeconds } = dependencies
   return {
     async getInfo() {
-      const bundle = bundles.bundle(trustDomain)
-      if (bundle === undefined) {
-        throw new AssayError('not-found', `bundle not found: ${trustDomain}`, {
-          reason: 'bundle-not-found',
-        })
-      }
+      const bundle = bundles.bundle(trustDomain) ?? noBundle(trustDomain)
       const chain = (serverSvid.current()?.certificates ?? []).map((der) => parseCertificate(der))
       const last = chain.at(-1)
       const root = bundle.x509Authorities

@@ -1,23 +1,14 @@
 import { AssayError } from '#base/errors.ts'
 import { type Csr, parseCsr } from '#pki/csr.ts'
 import { verifyMlDsaCsr } from '#pq-crypto/ml-dsa-certificate.ts'
-import type { CallContext } from '#rpc/call.ts'
-import type { NewJWTSVIDRequest } from '#rpc/gen/spire/api/server/svid/v1/svid.ts'
 import { isPqHint } from '#spiffe/pq-hint.ts'
 import type { RegistrationEntry } from '#spiffe/registration-entry.ts'
 import type { TrustDomain } from '#spiffe/trust-domain.ts'
 import type { BundleCache } from '../bundle/bundle-cache.ts'
-import { agentOf } from './authorize.ts'
-import { bundleMessage } from './bundle-messages.ts'
-import { notesOf } from './call-notes.ts'
+import { bundleMessage, noBundle } from './bundle-messages.ts'
 import { malformed } from './messages.ts'
 import { pqMessage } from './pq-messages.ts'
-import {
-  authorizedEntry,
-  jwtSvidMessage,
-  newX509Batch,
-  type SvidServiceDependencies,
-} from './svid.ts'
+import { newJwtSvid, newX509Batch, type SvidServiceDependencies } from './svid.ts'
 
 export interface PostQuantumServiceDependencies
   extends Pick<SvidServiceDependencies, 'entries' | 'authority' | 'holdings'> {
@@ -30,12 +21,7 @@ export function newPostQuantumService(dependencies: PostQuantumServiceDependenci
   const { trustDomain, bundles, authority } = dependencies
   return {
     async getBundle() {
-      const bundle = bundles.bundle(trustDomain)
-      if (bundle === undefined) {
-        throw new AssayError('not-found', `bundle not found: ${trustDomain}`, {
-          reason: 'bundle-not-found',
-        })
-      }
+      const bundle = bundles.bundle(trustDomain) ?? noBundle(trustDomain)
       return { bundle: bundleMessage(bundle), pq: pqMessage(bundle) }
     },
 
@@ -46,18 +32,11 @@ export function newPostQuantumService(dependencies: PostQuantumServiceDependenci
       issue: (request) => authority.issuePqX509Svid(request),
     }),
 
-    async newJWTSVID({ entryId, audience }: NewJWTSVIDRequest, context: CallContext) {
-      const entry = authorizedEntry(dependencies, agentOf(context), entryId)
-      notesOf(context).subject = entryId
-      requirePq(entry)
-      const svid = await authority.issuePqJwtSvid({
-        spiffeId: entry.spiffeId,
-        audience,
-        ttlSeconds: entry.jwtSvidTtlSeconds,
-        includeJti: entry.jwtSvidIncludeJti,
-      })
-      return { svid: jwtSvidMessage(svid, entry.hint) }
-    },
+    newJWTSVID: newJwtSvid({
+      ...dependencies,
+      check: requirePq,
+      issue: (request) => authority.issuePqJwtSvid(request),
+    }),
   }
 }
 

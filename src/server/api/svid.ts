@@ -21,6 +21,7 @@ import type {
   CertificateAuthority,
   IssuedJwtSvid,
   IssuedX509Svid,
+  JwtSvidRequest,
   X509SvidRequest,
 } from '../ca/certificate-authority.ts'
 import { coveredByWildcard } from '../entry/dns-name.ts'
@@ -29,6 +30,7 @@ import { x509SvidMessage } from './agent-messages.ts'
 import { readCsr } from './attest-agent.ts'
 import { agentOf } from './authorize.ts'
 import { itemStatus, okStatus } from './batch.ts'
+import { noBundle } from './bundle-messages.ts'
 import { notesOf } from './call-notes.ts'
 import type { Guard } from './guard.ts'
 import { idMessage, malformed, maxItems, parseIdMessage } from './messages.ts'
@@ -63,17 +65,10 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
       issue: (request) => authority.issueX509Svid(request),
     }),
 
-    async newJWTSVID({ entryId, audience }: NewJWTSVIDRequest, context: CallContext) {
-      const entry = authorizedEntry(dependencies, agentOf(context), entryId)
-      notesOf(context).subject = entryId
-      const svid = await authority.issueJwtSvid({
-        spiffeId: entry.spiffeId,
-        audience,
-        ttlSeconds: entry.jwtSvidTtlSeconds,
-        includeJti: entry.jwtSvidIncludeJti,
-      })
-      return { svid: jwtSvidMessage(svid, entry.hint) }
-    },
+    newJWTSVID: newJwtSvid({
+      ...dependencies,
+      issue: (request) => authority.issueJwtSvid(request),
+    }),
 
     /** The request names the ID and DNS names itself; operators are trusted with that. */
     async mintX509SVID({ csr: der, ttl }: MintX509SVIDRequest, context: CallContext) {
@@ -140,12 +135,7 @@ export function newSvidService(dependencies: SvidServiceDependencies) {
         expiresAt: ca.expiresAtSeconds,
         authorityId: ca.authorityId,
       }
-      const bundle = dependencies.bundles.bundle(trustDomain)
-      if (bundle === undefined) {
-        throw new AssayError('not-found', `bundle not found: ${trustDomain}`, {
-          reason: 'bundle-not-found',
-        })
-      }
+      const bundle = dependencies.bundles.bundle(trustDomain) ?? noBundle(trustDomain)
       return {
         caCertChain: [...ca.certificates],
         x509Authorities: bundle.x509Authorities.map(({ certificate }) => certificate),
@@ -223,8 +213,30 @@ async function newX509Svid(
   }
 }
 
+/** One JWT-SVID by its entry, for an agent. */
+export function newJwtSvid({
+  entries,
+  check,
+  issue,
+}: Pick<X509BatchOptions, 'entries' | 'check'> & {
+  readonly issue: (request: JwtSvidRequest) => Promise<IssuedJwtSvid>
+}) {
+  return async ({ entryId, audience }: NewJWTSVIDRequest, context: CallContext) => {
+    const entry = authorizedEntry({ entries }, agentOf(context), entryId)
+    notesOf(context).subject = entryId
+    check?.(entry)
+    const svid = await issue({
+      spiffeId: entry.spiffeId,
+      audience,
+      ttlSeconds: entry.jwtSvidTtlSeconds,
+      includeJti: entry.jwtSvidIncludeJti,
+    })
+    return { svid: jwtSvidMessage(svid, entry.hint) }
+  }
+}
+
 /** @throws AssayError `not-found` unless there is such an entry, and the agent may serve it. */
-export function authorizedEntry(
+function authorizedEntry(
   { entries }: Pick<SvidServiceDependencies, 'entries'>,
   agentId: SpiffeId,
   entryId: string,
@@ -246,7 +258,7 @@ function parseUri(uri: string): SpiffeId {
 }
 
 /** A JWT-SVID on the wire. */
-export const jwtSvidMessage = (svid: IssuedJwtSvid, hint: string): JWTSVID => ({
+const jwtSvidMessage = (svid: IssuedJwtSvid, hint: string): JWTSVID => ({
   token: svid.token,
   id: idMessage(svid.spiffeId),
   expiresAt: svid.expiresAtSeconds,
