@@ -253,8 +253,6 @@ export class Listener {
     // What is compressed can become as long as a request may be.
     const encoding = headers['grpc-encoding'] ?? 'identity'
     if (encoding !== 'identity' && !call.take(this.#maxRequestBytes)) return refuse('request-bytes')
-    // A call that is answered unread would never close, and count for good.
-    stream.once('finish', () => stream.resume())
     return (data) => {
       if (!stream.closed && !call.take(data.length)) refuse('request-bytes')
     }
