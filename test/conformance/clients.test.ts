@@ -23,7 +23,7 @@ const needsRoot = isRoot ? false : 'only root can run clients as other users'
 
 const built = goClient()
 const python = pythonClient()
-const java = javaClient()
+const java = javaClient('Workload')
 let assay: Installation
 let go: Client = built
 let nodeId = ''

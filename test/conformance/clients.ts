@@ -44,40 +44,11 @@ export function pythonClient(): Client {
   return { command: [`${environment}/bin/python`, `${root}/test/conformance/python/client.py`] }
 }
 
-const bouncyCastle = '1.81'
-const bouncyCastleArtifacts = ['bcprov-jdk18on', 'bcutil-jdk18on', 'bcpkix-jdk18on'] as const
-
-/** Java with Bouncy Castle, fetched by Maven once. Java 17 compiles the one file when it runs it. */
-export function javaVerifier(): Client {
-  if (spawnSync('java', ['-version']).status !== 0) return { missing: 'Java is not installed' }
-  const directory = `${cache}/java`
-  mkdirSync(directory, { recursive: true })
-  for (const artifact of bouncyCastleArtifacts) {
-    if (existsSync(`${directory}/${artifact}-${bouncyCastle}.jar`)) continue
-    const coordinates = `org.bouncycastle:${artifact}:${bouncyCastle}`
-    const fetched = spawnSync(
-      'mvn',
-      [
-        '-q',
-        '-B',
-        'dependency:copy',
-        `-Dartifact=${coordinates}`,
-        `-DoutputDirectory=${directory}`,
-      ],
-      { cwd: directory, encoding: 'utf8' },
-    )
-    if (fetched.error !== undefined) return { missing: 'Maven is not installed' }
-    if (fetched.status !== 0) return { missing: `Maven cannot fetch ${coordinates}` }
-  }
-  const source = `${root}/test/conformance/java/Verify.java`
-  return { command: ['java', '-cp', `${directory}/*`, source] }
-}
-
-/** java-spiffe, fetched by Maven once for a version of its pom.xml. */
-export function javaClient(): Client {
+/** A program of test/conformance/java, which Java 17 compiles when it runs it; its libraries are fetched by Maven once. */
+export function javaClient(program: 'Verify' | 'Workload'): Client {
   if (spawnSync('java', ['-version']).status !== 0) return { missing: 'Java is not installed' }
   const sources = `${root}/test/conformance/java`
-  const directory = `${cache}/java-spiffe`
+  const directory = `${cache}/java`
   const stamp = `${directory}/pom.xml`
   const wanted = readFileSync(`${sources}/pom.xml`, 'utf8')
   if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== wanted) {
@@ -88,10 +59,10 @@ export function javaClient(): Client {
       { encoding: 'utf8' },
     )
     if (fetched.error !== undefined) return { missing: 'Maven is not installed' }
-    if (fetched.status !== 0) return { missing: 'Maven cannot fetch java-spiffe' }
+    if (fetched.status !== 0) return { missing: `Maven cannot fetch what ${sources}/pom.xml names` }
     copyFileSync(`${sources}/pom.xml`, stamp)
   }
-  return { command: ['java', '-cp', `${directory}/*`, `${sources}/Workload.java`] }
+  return { command: ['java', '-cp', `${directory}/*`, `${sources}/${program}.java`] }
 }
 
 /** A copy that other users can run, wherever the checkout is. */

@@ -29,7 +29,7 @@ import {
   copyForEveryone,
   expectEvent,
   goClient,
-  javaVerifier,
+  javaClient,
   pythonClient,
   run,
   uidOf,
@@ -46,7 +46,7 @@ interface Case {
 }
 
 const go = goClient()
-const java = javaVerifier()
+const java = javaClient('Verify')
 const python = pythonClient()
 const folder = mkdtempSync(join(tmpdir(), 'assay-hybrid-'))
 after(() => rmSync(folder, { recursive: true }))
