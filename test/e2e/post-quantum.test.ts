@@ -12,10 +12,9 @@ import { KeysDefinition } from '#rpc/gen/assay/server/v1/keys.ts'
 import { OverviewDefinition } from '#rpc/gen/assay/server/v1/overview.ts'
 import type { X509SVIDResponse } from '#rpc/gen/spiffe/workload/workload.ts'
 import { LocalAuthorityDefinition } from '#rpc/gen/spire/api/server/localauthority/v1/localauthority.ts'
-import type { Bundle } from '#spiffe/bundle.ts'
 import { verifyHybridX509Svid } from '#spiffe/hybrid-x509-svid.ts'
-import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import {
+  bundleThatCameWith,
   eventually,
   LiveAgent,
   workloadHeader as metadata,
@@ -79,16 +78,7 @@ async function served(server: LiveServer, agent: LiveAgent): Promise<Taken<X509S
 function judge({ svids }: X509SVIDResponse): string {
   const [svid] = svids
   assert.ok(svid)
-  const bundle: Bundle = {
-    trustDomain: parseTrustDomain(trustDomain),
-    x509Authorities: splitCertificates(svid.bundle).map((certificate) => ({
-      certificate,
-      tainted: false,
-    })),
-    jwtAuthorities: [],
-    refreshHintSeconds: 0,
-    sequenceNumber: 0n,
-  }
+  const bundle = bundleThatCameWith(svid)
   const { pq, parameterSet } = verifyHybridX509Svid({
     certificates: splitCertificates(svid.x509Svid),
     bundles: () => bundle,

@@ -22,10 +22,9 @@ import { PostQuantumDefinition } from '#rpc/gen/assay/workload/v1/post_quantum.t
 import type { X509SVID, X509SVIDResponse } from '#rpc/gen/spiffe/workload/workload.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
 import { EntryDefinition } from '#rpc/gen/spire/api/server/entry/v1/entry.ts'
-import type { Bundle } from '#spiffe/bundle.ts'
 import { verifyPqX509Svid } from '#spiffe/pq-svid.ts'
-import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import {
+  bundleThatCameWith,
   eventually,
   LiveAgent,
   workloadHeader as metadata,
@@ -49,16 +48,7 @@ function only({ svids }: X509SVIDResponse): X509SVID {
 
 /** Verified as a peer would, with the post-quantum bundle that came with it. */
 function verify(svid: X509SVID, from = svid) {
-  const bundle: Bundle = {
-    trustDomain: parseTrustDomain(trustDomain),
-    x509Authorities: splitCertificates(from.bundle).map((certificate) => ({
-      certificate,
-      tainted: false,
-    })),
-    jwtAuthorities: [],
-    refreshHintSeconds: 0,
-    sequenceNumber: 0n,
-  }
+  const bundle = bundleThatCameWith(from)
   return verifyPqX509Svid({
     certificates: splitCertificates(svid.x509Svid),
     bundles: () => bundle,

@@ -6,13 +6,16 @@ import type { FakeClock } from '#base/fake-clock.ts'
 import { SystemRandom } from '#base/random.ts'
 import { parseConfig } from '#config/parse-config.ts'
 import { createNotifier } from '#host/notify.ts'
+import { splitCertificates } from '#pki/certificate.ts'
 import { encodePem } from '#pki/pem.ts'
 import { type Connection, connectUnix, type RpcClient } from '#rpc/client.ts'
 import { DiagnosisDefinition, type Status } from '#rpc/gen/assay/agent/v1/diagnosis.ts'
-import { SpiffeWorkloadAPIDefinition } from '#rpc/gen/spiffe/workload/workload.ts'
+import { SpiffeWorkloadAPIDefinition, type X509SVID } from '#rpc/gen/spiffe/workload/workload.ts'
 import { AgentDefinition } from '#rpc/gen/spire/api/server/agent/v1/agent.ts'
 import { BundleDefinition } from '#rpc/gen/spire/api/server/bundle/v1/bundle.ts'
+import type { Bundle } from '#spiffe/bundle.ts'
 import { parseSpiffeId, type SpiffeId } from '#spiffe/spiffe-id.ts'
+import { parseTrustDomain } from '#spiffe/trust-domain.ts'
 import { openLog } from '#telemetry/log.ts'
 import { Agent, type AgentEnd } from '../../src/agent/agent.ts'
 import { type AgentConfig, agentConfigSchema } from '../../src/agent/config.ts'
@@ -202,6 +205,18 @@ export async function eventually<T>(
     await breath(pauseMs)
   }
 }
+
+/** What a workload verifies its peers by, when it has nothing but this SVID of the Workload API. */
+export const bundleThatCameWith = ({ bundle }: Pick<X509SVID, 'bundle'>): Bundle => ({
+  trustDomain: parseTrustDomain(trustDomain),
+  x509Authorities: splitCertificates(bundle).map((certificate) => ({
+    certificate,
+    tainted: false,
+  })),
+  jwtAuthorities: [],
+  refreshHintSeconds: 0,
+  sequenceNumber: 0n,
+})
 
 /** A stream whose answers are taken one by one. */
 export class Taken<T> implements Disposable {
